@@ -1,0 +1,1 @@
+//! CSV files, local or over HTTP, as source and sink.

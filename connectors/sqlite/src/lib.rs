@@ -1,0 +1,1 @@
+//! SQLite tables as source and sink.

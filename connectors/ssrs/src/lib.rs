@@ -1,0 +1,1 @@
+//! SQL Server Reporting Services reports as a source.

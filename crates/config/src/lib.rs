@@ -1,0 +1,1 @@
+//! Pipeline files, environment and flags, checked and turned into a PipelineSpec.

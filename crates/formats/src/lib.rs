@@ -1,0 +1,1 @@
+//! Streaming decoders and encoders between bytes and record batches.

@@ -1,0 +1,1 @@
+//! One HTTP client for all connectors: authentication, timeouts, limits, streaming.

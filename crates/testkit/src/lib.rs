@@ -1,0 +1,1 @@
+//! Simulators of foreign systems and the conformance suite every connector passes.
