@@ -66,6 +66,8 @@ pub struct SourcePlan {
     pub replay: Replay,
     /// Whether its positions mean something to the next run (windows done, files unchanged, a cursor).
     pub carries: bool,
+    /// Whether it reads again what earlier runs have read (a look-back): refused before `append`, which would double it.
+    pub rereads: bool,
     /// What makes its positions meaningful, in a short text without secrets: `ssrs https://… /Sales window=1h`. If it changes,
     /// positions of before are a conflict.
     pub identity: String,

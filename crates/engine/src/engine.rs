@@ -1,0 +1,258 @@
+//! The engine: what is remembered, and runs.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+use towpath_core::{
+    Context, Error, ErrorKind, Name, PipelineSpec, Result, Run,
+    pipeline::{CommonSpec, Guard, Role},
+};
+
+use crate::{
+    attempt::{Attempt, Came},
+    call::CallDoor,
+    graph::Graph,
+    letters,
+    progress::Progress,
+    report::{RunReport, Status},
+    rules::Rules,
+    state::StateStore,
+    watchdog::Watchdog,
+};
+
+/// Plans and runs pipelines, and remembers what must be remembered between runs.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) store: StateStore,
+    pub(crate) rules: Rules,
+}
+
+/// How a run is to go.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Leave a run that died or was stopped behind, instead of taking it up.
+    pub new_run: bool,
+    /// Cancel it to end the run at the next commit.
+    pub stop: CancellationToken,
+    /// Cancel it to end the run at once.
+    pub abort: CancellationToken,
+    /// Where to count, for whoever wants to watch.
+    pub progress: Option<Arc<Progress>>,
+}
+
+impl Engine {
+    /// An engine whose state lies in a folder; it is made if it is not there.
+    pub fn open(state_dir: &Path) -> Result<Self> {
+        Ok(Self { store: StateStore::open(state_dir)?, rules: Rules::default() })
+    }
+
+    /// An engine that remembers nothing beyond this process: for tests, and for programs whose sinks keep their own checkpoints.
+    /// Dead letters go to a temporary folder unless the pipeline names one.
+    pub fn in_memory() -> Result<Self> {
+        Ok(Self { store: StateStore::memory()?, rules: Rules::default() })
+    }
+
+    /// What is remembered.
+    pub fn state(&self) -> &StateStore {
+        &self.store
+    }
+
+    /// Where a pipeline's dead letters lie.
+    pub fn dead_letters_of(&self, spec: &PipelineSpec) -> PathBuf {
+        self.letters_folder(spec.name.as_deref().unwrap_or_default(), spec.errors.dead_letters.as_deref())
+    }
+
+    pub(crate) fn dead_letters(&self, graph: &Graph) -> PathBuf {
+        self.letters_folder(&graph.name, graph.errors.dead_letters.as_deref())
+    }
+
+    fn letters_folder(&self, pipeline: &str, configured: Option<&Path>) -> PathBuf {
+        let temporary = || std::env::temp_dir().join(format!("towpath-{}", std::process::id()));
+        match configured {
+            Some(folder) => folder.join(pipeline),
+            None => self.store.dir().map_or_else(temporary, Path::to_path_buf).join("dead_letters").join(pipeline),
+        }
+    }
+
+    /// Runs a pipeline once. A failure is in the report; so is a run that was taken up.
+    ///
+    /// Dropping the future is like killing the process: the next run takes this one up.
+    pub async fn run(&self, spec: &PipelineSpec, options: RunOptions) -> RunReport {
+        match Graph::from_spec(spec) {
+            Ok(graph) => self.run_graph(&graph, options).await,
+            Err(error) => {
+                let mut report = RunReport::new(spec.name.clone().unwrap_or_else(|| "".into()));
+                report.error = Some(error);
+                report
+            }
+        }
+    }
+
+    /// Runs a pipeline that was built in Rust.
+    pub async fn run_graph(&self, graph: &Graph, options: RunOptions) -> RunReport {
+        let began = Instant::now();
+        let progress = options.progress.clone().unwrap_or_default();
+        let mut report = RunReport::new(graph.name.clone());
+        let outcome = match self.store.lock_pipeline(&graph.name) {
+            Ok(Some(lock)) => {
+                let outcome = self.locked_run(graph, &options, &progress, &mut report).await;
+                drop(lock);
+                outcome
+            }
+            Ok(None) => {
+                report.locked = true;
+                Err(Error::conflict(format!("another run of pipeline '{}' is under way{}", graph.name, self.holder(&graph.name)))
+                    .hint("wait until it has ended; a process that has died holds no lock"))
+            }
+            Err(error) => Err(error),
+        };
+        report.count(&progress);
+        report.elapsed_seconds = began.elapsed().as_secs_f64();
+        report.peak_memory_bytes = peak_memory();
+        match outcome {
+            Ok(status) => report.status = status,
+            Err(error) => {
+                report.status = match error.kind() {
+                    ErrorKind::Cancelled => Status::Cancelled,
+                    _ if letters::is_too_many(&error) => Status::Stopped,
+                    _ => Status::Failed,
+                };
+                report.error = (report.status != Status::Cancelled).then_some(error);
+            }
+        }
+        report
+    }
+
+    fn holder(&self, pipeline: &Name) -> String {
+        self.store.lock_holder(pipeline).map(|holder| format!(" ({holder})")).unwrap_or_default()
+    }
+
+    async fn locked_run(&self, graph: &Graph, options: &RunOptions, progress: &Arc<Progress>, report: &mut RunReport) -> Result<Status> {
+        let unfinished = if options.new_run { None } else { self.store.unfinished_run(&graph.name)? };
+        let mut begun = unfinished.is_some();
+        if let Some(run) = &unfinished {
+            tracing::info!(run = %run.id, "taking up run {}, which did not end", run.id);
+            report.taken_up = true;
+        }
+        let mut run = unfinished.map_or_else(|| self.new_run(), Ok)?;
+        let mut watchdog = Watchdog::new(graph);
+        let (mut commits, mut dead_letters, mut failures) = (0, 0, 0);
+        let deadline = graph.run.deadline.map(|period| Instant::now() + period.0);
+        let status = loop {
+            let before = commits;
+            let mut attempt = Attempt {
+                engine: self,
+                graph,
+                progress,
+                run: &mut run,
+                begun,
+                new_run: options.new_run,
+                stop: &options.stop,
+                abort: &options.abort,
+                commits: &mut commits,
+                dead_letters: &mut dead_letters,
+                watchdog: &mut watchdog,
+            };
+            let came = within(deadline, graph, &mut attempt).await;
+            begun = attempt.begun;
+            report.run_id = run.id.to_string();
+            report.dead_letters = dead_letters;
+            report.stalled = watchdog.named();
+            match came {
+                Ok(Came::ToTheEnd) => break Status::Completed,
+                Ok(Came::Stopped) => break Status::Cancelled,
+                Ok(Came::CaughtUp) => {}
+                Ok(Came::TooLate) => {
+                    // It had come to its end; what is asked for now is a new one.
+                    self.store.end_run(&graph.name, &run.id, Status::Completed.name())?;
+                    (run, begun) = (self.new_run()?, false);
+                    report.taken_up = false;
+                }
+                Ok(Came::Across(found)) => {
+                    tracing::info!(run = %found.id, "taking up run {}, which the target says did not end", found.id);
+                    (run, begun, report.taken_up) = (found, true, true);
+                    self.store.begin_run(&graph.name, &run)?;
+                }
+                Err(error) => {
+                    failures = if commits > before { 1 } else { failures + 1 };
+                    let again = (error.can_retry() || error.is_outcome_unknown()) && failures <= graph.run.restarts;
+                    if !again || options.stop.is_cancelled() || options.abort.is_cancelled() {
+                        return Err(with_stalled(error, &report.stalled));
+                    }
+                    let pause = crate::call::back_off(&Default::default(), failures, error.retrying());
+                    tracing::warn!("{error}; going on from the last commit in {:.1} s", pause.as_secs_f64());
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = options.stop.cancelled() => return Err(error),
+                        () = options.abort.cancelled() => return Err(error),
+                    }
+                }
+            }
+        };
+        if status == Status::Completed && begun {
+            self.store.end_run(&graph.name, &run.id, status.name())?;
+        }
+        Ok(status)
+    }
+
+    fn new_run(&self) -> Result<Run> {
+        let started = jiff::Timestamp::now();
+        let mut random = [0u8; 4];
+        crate::credentials::random(&mut random)?;
+        let id = format!("{}-{:08x}", started.strftime("%Y%m%dT%H%M%S%3fZ"), u32::from_be_bytes(random));
+        Ok(Run { id: id.into(), started, parameters: Default::default(), fingerprint: Default::default() })
+    }
+
+    /// The context of one component.
+    pub(crate) fn context(&self, graph: &Graph, name: &Name, role: Role, progress: &Progress, cancel: &CancellationToken) -> Context {
+        let (common, guard) = graph.common(name).unwrap_or((CommonSpec::default(), Guard::default()));
+        let pulse = Arc::clone(&progress.component(name, role).pulse);
+        let retry = common.retry.unwrap_or_default();
+        let door = CallDoor::new(self.store.clone(), guard, retry, graph.run.call_deadline.0, cancel.clone(), pulse);
+        Context::new(graph.name.clone(), name.clone(), Arc::new(door), Arc::new(self.store.clone()), cancel.clone())
+    }
+}
+
+/// Makes an attempt, unless the run's deadline passes.
+async fn within(deadline: Option<Instant>, graph: &Graph, attempt: &mut Attempt<'_>) -> Result<Came> {
+    let Some(deadline) = deadline else { return attempt.make().await };
+    let left = deadline.saturating_duration_since(Instant::now());
+    // The attempt is not dropped but told to end, so that everything is closed.
+    let (outer, told) = (attempt.abort.clone(), attempt.abort.child_token());
+    let timer = async {
+        tokio::time::sleep(left).await;
+        told.cancel();
+        std::future::pending::<Result<Came>>().await
+    };
+    let mut attempt = Attempt { abort: &told, engine: attempt.engine, graph: attempt.graph, progress: attempt.progress, run: attempt.run, begun: attempt.begun, new_run: attempt.new_run, stop: attempt.stop, commits: attempt.commits, dead_letters: attempt.dead_letters, watchdog: attempt.watchdog };
+    let came = tokio::select! {
+        came = attempt.make() => came,
+        never = timer => never,
+    };
+    if told.is_cancelled() && !outer.is_cancelled() {
+        let period = graph.run.deadline.map(|period| period.to_string()).unwrap_or_default();
+        return Err(Error::timeout(format!("the run's deadline ({period}) passed"))
+            .retry(towpath_core::Retry::Never)
+            .hint("the next run takes it up; raise `deadline` if it must take longer"));
+    }
+    came
+}
+
+fn with_stalled(error: Error, stalled: &[String]) -> Error {
+    if stalled.is_empty() { error } else { error.because(stalled.join("; ")) }
+}
+
+/// The largest resident size of this process so far, in bytes; 0 where the system does not tell.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")).and_then(|kib| kib.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// How long a plan may take when it must reach servers.
+pub(crate) const PLANNING: Duration = Duration::from_secs(60);

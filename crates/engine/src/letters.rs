@@ -1,0 +1,182 @@
+//! From a reject to the dead letters: who refused it, where it came from, in which epoch; and when there are too many.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arrow_array::RecordBatch;
+use towpath_core::{Error, Name, Original, Reject, Result, Run, batch::PieceId, pipeline::StopAfter};
+
+use crate::{
+    dead_letters::{DeadLetters, Domain, Entry, Row, Where},
+    graph::Graph,
+};
+
+/// A share is reckoned only once so many rows have been read.
+const ROWS_BEFORE_A_SHARE: u64 = 1000;
+
+/// Takes rejects from every stage. The lock is no bottleneck: a rejected row is the exception.
+pub(crate) struct Letters {
+    file: Mutex<DeadLetters>,
+    run: Run,
+    /// The epoch that is open: its entries count only once every sink of their domain has committed it.
+    epoch: AtomicU64,
+    rows_read: AtomicU64,
+    refused: AtomicU64,
+    stop_after: Option<StopAfter>,
+    domains: std::collections::BTreeMap<Name, Domain>,
+}
+
+/// Who refused, and what.
+pub(crate) struct Refusal<'a> {
+    pub(crate) component: &'a Name,
+    /// Where the rows came from; `None` for rows that came out of many (a join).
+    pub(crate) piece: Option<&'a PieceId>,
+    /// What row numbers refer to.
+    pub(crate) rows: Option<&'a RecordBatch>,
+}
+
+/// Whose commits decide about a component's entries: `shared`, or the sinks its rows can reach.
+pub(crate) fn domain(graph: &Graph, component: &Name) -> Domain {
+    let sinks = graph.sinks_of(component);
+    if sinks.len() == graph.sinks.len() && sinks.len() > 1 { Domain::Shared } else { Domain::Sink(joined(&sinks)) }
+}
+
+fn joined(sinks: &BTreeSet<Name>) -> Name {
+    sinks.iter().map(|sink| sink.to_string()).collect::<Vec<_>>().join("+").into()
+}
+
+/// The epoch that every sink of a domain has committed.
+pub(crate) fn committed(domain: &Domain, epoch_of: impl Fn(&str) -> u64, all: &[Name]) -> u64 {
+    match domain {
+        Domain::Shared => all.iter().map(|sink| epoch_of(sink)).min().unwrap_or(0),
+        Domain::Sink(sinks) => sinks.split('+').map(epoch_of).min().unwrap_or(0),
+    }
+}
+
+impl Letters {
+    pub(crate) fn new(graph: &Graph, run: &Run, file: DeadLetters, open_epoch: u64) -> Self {
+        let names = graph.sources.iter().map(|node| &node.name).chain(graph.transforms.iter().map(|node| &node.name));
+        let names = names.chain(graph.sinks.iter().map(|node| &node.name));
+        Self {
+            file: Mutex::new(file),
+            run: run.clone(),
+            epoch: AtomicU64::new(open_epoch),
+            rows_read: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            stop_after: graph.errors.stop_after,
+            domains: names.map(|name| (name.clone(), domain(graph, name))).collect(),
+        }
+    }
+
+    /// Counts rows that a source has read, for the share.
+    pub(crate) fn read(&self, rows: u64) {
+        self.rows_read.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// Keeps refused rows. An error if there are too many now.
+    pub(crate) fn keep(&self, refusal: &Refusal<'_>, rejects: Vec<Reject>) -> Result<()> {
+        let Some(domain) = self.domains.get(refusal.component) else {
+            return Err(Error::internal(format!("'{}' is not of this pipeline", refusal.component)));
+        };
+        let (epoch, count) = (self.epoch.load(Ordering::Acquire), rejects.len() as u64);
+        {
+            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            for reject in rejects {
+                file.append(&self.entry(refusal, reject, domain, epoch)?)?;
+            }
+        }
+        let refused = self.refused.fetch_add(count, Ordering::Relaxed) + count;
+        match self.too_many(refused) {
+            None => Ok(()),
+            Some(limit) => Err(too_many(refused, limit)),
+        }
+    }
+
+    fn too_many(&self, refused: u64) -> Option<StopAfter> {
+        let limit = self.stop_after?;
+        let over = match limit {
+            StopAfter::Rows(rows) => refused >= rows.max(1),
+            StopAfter::Share(share) => {
+                let read = self.rows_read.load(Ordering::Relaxed);
+                read >= ROWS_BEFORE_A_SHARE && refused as f64 > read as f64 * share.0
+            }
+        };
+        over.then_some(limit)
+    }
+
+    fn entry(&self, refusal: &Refusal<'_>, reject: Reject, domain: &Domain, epoch: u64) -> Result<Entry> {
+        let gone = || Error::internal(format!("{} rejected a row without saying which", refusal.component));
+        let mut row_in_piece = None;
+        let row = match &reject.row {
+            Original::Bytes(bytes) => Row::Bytes(bytes.clone()),
+            Original::Late(row) => Row::Json(as_json(row, 0)?),
+            Original::Row(index) => {
+                row_in_piece = Some(*index as u64);
+                let rows = refusal.rows.filter(|rows| *index < rows.num_rows()).ok_or_else(gone)?;
+                Row::Json(as_json(rows, *index)?)
+            }
+        };
+        Ok(Entry {
+            run: self.run.id.clone(),
+            component: refusal.component.clone(),
+            source: refusal.piece.map(|piece| piece.source.clone()),
+            partition: refusal.piece.and_then(|piece| piece.mark.partition().cloned()),
+            position: match reject.position {
+                Some(position) => Where::Record(position),
+                None => Where::Piece { piece: refusal.piece.map(|piece| piece.seq), row: row_in_piece },
+            },
+            domain: domain.clone(),
+            epoch,
+            kind: reject.kind,
+            reason: reject.reason,
+            column: reject.column,
+            row,
+        })
+    }
+
+    /// Makes everything kept so far durable. Before every commit.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).sync()
+    }
+
+    /// The next epoch is open.
+    pub(crate) fn next_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// How many rows were refused in this attempt.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+/// The message by which a run with too many rejects is known to have been stopped by them.
+const TOO_MANY: &str = "too many rejected rows";
+
+fn too_many(refused: u64, limit: StopAfter) -> Error {
+    let limit = match limit {
+        StopAfter::Rows(rows) => rows.to_string(),
+        StopAfter::Share(share) => share.to_string(),
+    };
+    Error::data(format!("{TOO_MANY}: {refused}, and stop_after is {limit}"))
+        .hint("look at them with `towpath dlq list`; when the cause is mended, the next run takes this one up")
+}
+
+/// Whether an error is the one that stops a run with too many rejects.
+pub(crate) fn is_too_many(error: &Error) -> bool {
+    error.kind() == towpath_core::ErrorKind::Data && error.message().starts_with(TOO_MANY)
+}
+
+/// One row as a JSON object, nulls included.
+fn as_json(rows: &RecordBatch, row: usize) -> Result<serde_json::Value> {
+    let wrong = |error: arrow_schema::ArrowError| Error::internal("a rejected row cannot be written as JSON").because(error);
+    let mut writer = arrow_json::writer::WriterBuilder::new().with_explicit_nulls(true).build::<_, arrow_json::writer::LineDelimited>(Vec::new());
+    writer.write(&rows.slice(row, 1)).map_err(wrong)?;
+    writer.finish().map_err(wrong)?;
+    serde_json::from_slice(&writer.into_inner()).map_err(|error| Error::internal("a rejected row cannot be written as JSON").because(error))
+}

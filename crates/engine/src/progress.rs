@@ -1,0 +1,101 @@
+//! Live counters by component: for progress bars, `--json` and the summary. Plain atomics; nothing waits for them.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use towpath_core::{Context, Name, pipeline::Role};
+
+use crate::pulse::Pulse;
+
+/// The live counters of a run. Make one, give it to the run, and look at it whenever you like.
+#[derive(Debug, Default)]
+pub struct Progress {
+    components: Mutex<Vec<Arc<ComponentProgress>>>,
+}
+
+/// One component's counters.
+#[derive(Debug)]
+pub struct ComponentProgress {
+    /// Its name.
+    pub name: Name,
+    /// What it is in the pipeline.
+    pub role: Role,
+    /// Its signs of life, and what it waits for.
+    pub pulse: Arc<Pulse>,
+    /// Rows that came in.
+    pub rows_in: Counter,
+    /// Rows that went out.
+    pub rows_out: Counter,
+    /// Batches that went out (of a sink: came in).
+    pub batches: Counter,
+    /// Bytes read, before decompression.
+    pub bytes: Counter,
+    /// Rows written.
+    pub written: Counter,
+    /// Rows left out because the target had them.
+    pub known: Counter,
+    /// Rows refused.
+    pub rejected: Counter,
+    gauge: Mutex<Option<Context>>,
+}
+
+/// A number that only one task changes and anyone may read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+    /// Puts it back to a known state: what was counted since was undone.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+}
+
+impl Progress {
+    /// All components, sources first. Empty until the run has begun.
+    pub fn components(&self) -> Vec<Arc<ComponentProgress>> {
+        self.components.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// Finds or adds a component.
+    pub(crate) fn component(&self, name: &Name, role: Role) -> Arc<ComponentProgress> {
+        let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = components.iter().find(|component| component.name == *name && component.role == role) {
+            return Arc::clone(found);
+        }
+        let new = Arc::new(ComponentProgress {
+            name: name.clone(),
+            role,
+            pulse: Pulse::new(name.clone(), role),
+            rows_in: Counter::default(),
+            rows_out: Counter::default(),
+            batches: Counter::default(),
+            bytes: Counter::default(),
+            written: Counter::default(),
+            known: Counter::default(),
+            rejected: Counter::default(),
+            gauge: Mutex::default(),
+        });
+        components.push(Arc::clone(&new));
+        new
+    }
+}
+
+impl ComponentProgress {
+    pub(crate) fn watch(&self, ctx: &Context) {
+        *self.gauge.lock().unwrap_or_else(PoisonError::into_inner) = Some(ctx.clone());
+    }
+    /// Bytes it expects to read in all, 0 where that is not known.
+    pub fn expected_bytes(&self) -> u64 {
+        let gauge = self.gauge.lock().unwrap_or_else(PoisonError::into_inner);
+        gauge.as_ref().map_or(0, |ctx| ctx.gauge().expected_bytes.load(Ordering::Relaxed))
+    }
+}

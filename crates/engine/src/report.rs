@@ -1,0 +1,162 @@
+//! What a run came to, for people and for programs.
+
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
+use towpath_core::{Error, ErrorKind, Name, pipeline::Role};
+
+use crate::progress::Progress;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Everything was read and committed.
+    Completed,
+    /// An error ended it.
+    Failed,
+    /// Too many rejected rows ended it; the next run takes it up.
+    Stopped,
+    /// It was interrupted; the next run takes it up.
+    Cancelled,
+}
+
+impl Status {
+    /// As in `--json` and the state store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What a source gave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SourceReport {
+    /// Rows read.
+    pub rows: u64,
+    /// Bytes read, before decompression.
+    pub bytes: u64,
+    /// Pieces given.
+    pub batches: u64,
+}
+
+/// What a transform did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TransformReport {
+    /// Rows that came in.
+    pub rows_in: u64,
+    /// Rows that went out.
+    pub rows_out: u64,
+}
+
+/// What a sink made durable in this run of the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SinkReport {
+    /// Rows written and committed.
+    pub written: u64,
+    /// Rows left out because the target had them.
+    pub skipped: u64,
+    /// Rows refused.
+    pub rejected: u64,
+}
+
+/// What a run came to. Serializes to the line that ends `run --json`.
+#[derive(Debug, Serialize)]
+pub struct RunReport {
+    /// The pipeline.
+    pub pipeline: Name,
+    /// The run's identity; empty if it did not get that far.
+    pub run_id: String,
+    /// How it ended.
+    pub status: Status,
+    /// By source.
+    pub sources: BTreeMap<Name, SourceReport>,
+    /// By transform.
+    pub transforms: BTreeMap<Name, TransformReport>,
+    /// By sink.
+    pub sinks: BTreeMap<Name, SinkReport>,
+    /// Rows given to the dead letters and kept there.
+    pub dead_letters: u64,
+    /// Wall time.
+    pub elapsed_seconds: f64,
+    /// The largest resident size of this process so far.
+    pub peak_memory_bytes: u64,
+    /// Why it did not complete.
+    #[serde(serialize_with = "in_words")]
+    pub error: Option<Error>,
+    /// Stages that stood still for longer than their heartbeat when the run ended, and what they waited for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stalled: Vec<String>,
+    /// It went on with a run that had died or was stopped.
+    #[serde(skip)]
+    pub taken_up: bool,
+    /// Another run of this pipeline holds the lock.
+    #[serde(skip)]
+    pub locked: bool,
+}
+
+fn in_words<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok, S::Error> {
+    match error {
+        Some(error) => serializer.collect_str(error),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl RunReport {
+    /// A report without figures.
+    pub(crate) fn new(pipeline: Name) -> Self {
+        Self {
+            pipeline,
+            run_id: String::new(),
+            status: Status::Failed,
+            sources: BTreeMap::new(),
+            transforms: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            dead_letters: 0,
+            elapsed_seconds: 0.0,
+            peak_memory_bytes: 0,
+            error: None,
+            stalled: vec![],
+            taken_up: false,
+            locked: false,
+        }
+    }
+
+    /// Fills in the figures.
+    pub(crate) fn count(&mut self, progress: &Progress) {
+        for part in progress.components() {
+            let name = part.name.clone();
+            match part.role {
+                Role::Source => {
+                    let (rows, bytes, batches) = (part.rows_out.get(), part.bytes.get(), part.batches.get());
+                    self.sources.insert(name, SourceReport { rows, bytes, batches });
+                }
+                Role::Transform => {
+                    let (rows_in, rows_out) = (part.rows_in.get(), part.rows_out.get());
+                    self.transforms.insert(name, TransformReport { rows_in, rows_out });
+                }
+                Role::Sink => {
+                    let (written, skipped, rejected) = (part.written.get(), part.known.get(), part.rejected.get());
+                    self.sinks.insert(name, SinkReport { written, skipped, rejected });
+                }
+            }
+        }
+    }
+
+    /// The program's exit code: 0 done, 1 failed, 2 config, 3 too many rejected rows, 4 another run holds the lock, 130
+    /// interrupted.
+    pub fn exit_code(&self) -> u8 {
+        match self.status {
+            Status::Completed => 0,
+            Status::Stopped => 3,
+            Status::Cancelled => 130,
+            Status::Failed if self.locked => 4,
+            Status::Failed if self.error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Config) => 2,
+            Status::Failed => 1,
+        }
+    }
+}

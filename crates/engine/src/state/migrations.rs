@@ -1,0 +1,82 @@
+//! The store's tables, version by version. A version that was released is never edited: add one.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+use towpath_core::{Error, Result};
+
+use super::fault;
+
+/// Each takes the file from its index to the next version.
+const VERSIONS: &[&str] = &[
+    "
+    -- Which file a pipeline's name belongs to.
+    CREATE TABLE names (
+        pipeline TEXT PRIMARY KEY, ends TEXT NOT NULL, file TEXT, claimed TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE runs (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        pipeline TEXT NOT NULL, id TEXT NOT NULL, run TEXT NOT NULL,
+        begun TEXT NOT NULL, ended TEXT, status TEXT NOT NULL, summary TEXT,
+        UNIQUE (pipeline, id)
+    ) STRICT;
+    -- Checkpoints of sinks that cannot hold their own.
+    CREATE TABLE checkpoints (
+        pipeline TEXT NOT NULL, sink TEXT NOT NULL, fence INTEGER NOT NULL, checkpoint TEXT,
+        PRIMARY KEY (pipeline, sink)
+    ) STRICT;
+    -- The last epoch that a sink which holds its own is known to have committed.
+    CREATE TABLE seen (
+        pipeline TEXT NOT NULL, sink TEXT NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY (pipeline, sink)
+    ) STRICT;
+    CREATE TABLE resets (pipeline TEXT PRIMARY KEY, asked TEXT NOT NULL) STRICT;
+    CREATE TABLE schemas (
+        pipeline TEXT NOT NULL, component TEXT NOT NULL, schema BLOB NOT NULL, PRIMARY KEY (pipeline, component)
+    ) STRICT;
+    -- One row per request that the guard has let pass; ended is null while it is under way.
+    CREATE TABLE leases (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        origin TEXT NOT NULL, boot TEXT NOT NULL, started INTEGER NOT NULL, until INTEGER NOT NULL, ended INTEGER,
+        max_concurrent INTEGER, min_interval INTEGER, busy_share REAL
+    ) STRICT;
+    CREATE INDEX leases_origin ON leases (origin);
+    -- Servers that somebody guards: requests to them are recorded also by those who set no limit.
+    CREATE TABLE guarded (origin TEXT PRIMARY KEY, boot TEXT NOT NULL, cheap INTEGER NOT NULL) STRICT;
+    CREATE TABLE breakers (
+        origin TEXT NOT NULL, resource TEXT NOT NULL, failures INTEGER NOT NULL, reason TEXT NOT NULL, since TEXT NOT NULL,
+        cool INTEGER NOT NULL, boot TEXT NOT NULL, closed_until INTEGER, probe_until INTEGER,
+        PRIMARY KEY (origin, resource)
+    ) STRICT;
+    CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+    CREATE TABLE credentials (
+        server TEXT NOT NULL, account TEXT NOT NULL, fingerprint BLOB NOT NULL, state TEXT NOT NULL,
+        boot TEXT NOT NULL, at INTEGER NOT NULL, wall TEXT NOT NULL, owner TEXT NOT NULL,
+        PRIMARY KEY (server, account, fingerprint)
+    ) STRICT;
+    ",
+];
+
+/// Brings the file to this program's version, in one transaction.
+pub(super) fn apply(db: &mut Connection, dir: Option<&Path>) -> Result<()> {
+    let told = |error: rusqlite::Error| fault(dir, &error);
+    let version = |db: &Connection| db.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+    let ours = VERSIONS.len() as i64;
+    if version(db).map_err(told)? == ours {
+        return Ok(());
+    }
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(told)?;
+    let theirs = version(&transaction).map_err(told)?;
+    if theirs > ours || theirs < 0 {
+        let place = dir.map_or_else(String::new, |dir| dir.display().to_string());
+        return Err(Error::conflict(format!(
+            "the state store was written by a newer version of this program (version {theirs} of the store; this one knows {ours})"
+        ))
+        .at(format!("state {place}"))
+        .hint("use the newer program, or another state directory with --state-dir"));
+    }
+    for sql in VERSIONS.iter().skip(theirs as usize) {
+        transaction.execute_batch(sql).map_err(told)?;
+    }
+    transaction.pragma_update(None, "user_version", ours).map_err(told)?;
+    transaction.commit().map_err(told)
+}
