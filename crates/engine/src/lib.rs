@@ -6,9 +6,11 @@
 //! Beside it: [`call`] is the door to the outside, [`state`] what is remembered, [`dead_letters`] what was refused,
 //! [`pulse`] and [`progress`] the signs of life.
 
+pub mod dead_letters;
 pub mod progress;
 pub mod pulse;
 pub mod report;
+pub mod state;
 
 pub use progress::Progress;
 pub use report::{RunReport, Status};

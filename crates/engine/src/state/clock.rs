@@ -51,3 +51,9 @@ impl Clock for SystemClock {
         Moment { boot: "wall".into(), ms: Timestamp::now().as_millisecond() }
     }
 }
+
+/// Milliseconds as people say them, rounded up to seconds: `4m10s`.
+pub(crate) fn human(ms: i64) -> String {
+    let seconds = u64::try_from(ms).unwrap_or(0).div_ceil(1000);
+    towpath_core::Period::seconds(seconds).to_string()
+}

@@ -1,6 +1,6 @@
 //! What is remembered between runs and shared between processes: one SQLite file per state directory.
 //!
-//! Runs and checkpoints ([`runs`](self::Holder)), the guard's leases, breakers and refused credentials live here, because a guard that
+//! Runs and checkpoints, the guard's leases, breakers and refused credentials live here, because a guard that
 //! forgets at restart protects nobody, and a wrong password tried by each of ten processes locks the account. The
 //! modules that give these their meaning ([`guard`](crate::guard), [`breaker`](crate::breaker), [`credentials`](crate::credentials)) keep their own tables
 //! through [`StateStore::write`]; this module keeps the file: opening, migrations, transactions, errors.
@@ -164,7 +164,7 @@ impl StateStore {
     /// Reads and writes in one transaction that no other process comes between. Rolled back on error.
     pub(crate) fn write<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T> {
         let mut db = self.db();
-        let done = (|| {
+        let done = (|| -> Result<T, Fault> {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let got = work(&transaction)?;
             transaction.commit()?;

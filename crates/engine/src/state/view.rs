@@ -235,7 +235,7 @@ impl fmt::Display for StateView {
             }
         }
         for GuardView { origin, under_way, last_took_ms } in &self.guards {
-            let took = last_took_ms.map(|ms| format!(", the last took {}", crate::guard::human(ms))).unwrap_or_default();
+            let took = last_took_ms.map(|ms| format!(", the last took {}", super::clock::human(ms))).unwrap_or_default();
             writeln!(f, "\nguard {origin}: {under_way} under way{took}")?;
         }
         for BreakerView { origin, resource, failures, open, since, reason } in &self.breakers {

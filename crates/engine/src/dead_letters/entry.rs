@@ -1,0 +1,199 @@
+//! One dead letter, as it stands in its line.
+
+use std::{borrow::Cow, sync::Arc};
+
+use arrow_array::RecordBatch;
+use arrow_cast::display::{ArrayFormatter, FormatOptions};
+use arrow_json::{LineDelimitedWriter, WriterBuilder};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::value::RawValue;
+use towpath_core::{ErrorKind, Name, Partition, RowPosition};
+
+/// Who refused a row: its entries count once this one has committed their epoch.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Domain {
+    /// A source or a transform, before the ways to the sinks part.
+    Shared,
+    /// A sink, or something that only this sink is behind.
+    Sink(Name),
+}
+
+/// Where a row stood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Place {
+    /// In its file or answer.
+    Record(RowPosition),
+    /// Where nothing better is known: which piece of its source, and which row of it, both from 0.
+    Piece {
+        /// The piece's number.
+        piece: u64,
+        /// The row in it.
+        row: u64,
+    },
+}
+
+/// The row itself.
+#[derive(Clone, Debug)]
+pub enum Row {
+    /// Byte for byte as it came. In the file: `raw` where it is UTF-8, else `raw_base64`.
+    Bytes(Bytes),
+    /// As columns: a JSON object, kept as text so that no number loses digits. In the file: `row`.
+    Columns(Box<RawValue>),
+}
+
+impl Row {
+    /// One row of a batch. Nulls are written out: an absent key would be another row.
+    pub fn of(batch: &RecordBatch, row: usize) -> Self {
+        let one = batch.slice(row, 1);
+        let written = (|| {
+            let mut writer: LineDelimitedWriter<_> =
+                WriterBuilder::new().with_explicit_nulls(true).build(Vec::<u8>::new());
+            writer.write(&one)?;
+            writer.finish()?;
+            Ok::<_, arrow_schema::ArrowError>(writer.into_inner())
+        })();
+        let text = written.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        match text.and_then(|text| RawValue::from_string(text.trim_end().to_owned()).ok()) {
+            Some(columns) => Self::Columns(columns),
+            None => Self::as_text(&one),
+        }
+    }
+
+    /// For types that have no JSON: every value as its text.
+    fn as_text(one: &RecordBatch) -> Self {
+        let mut columns = serde_json::Map::new();
+        for (field, column) in one.schema_ref().fields().iter().zip(one.columns()) {
+            let text = ArrayFormatter::try_new(column, &FormatOptions::default())
+                .ok()
+                .and_then(|formatter| formatter.value(0).try_to_string().ok());
+            let value = if column.is_null(0) { None } else { text };
+            columns.insert(field.name().clone(), value.into());
+        }
+        match serde_json::value::to_raw_value(&columns) {
+            Ok(columns) => Self::Columns(columns),
+            Err(_) => Self::Bytes(Bytes::new()),
+        }
+    }
+}
+
+impl PartialEq for Row {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Bytes(a), Self::Bytes(b)) => a == b,
+            (Self::Columns(a), Self::Columns(b)) => a.get() == b.get(),
+            _ => false,
+        }
+    }
+}
+
+/// A refused row with everything that is known about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The epoch whose commit covers the row.
+    pub epoch: u64,
+    /// Who refused it.
+    pub domain: Domain,
+    /// The run's id.
+    pub run: Arc<str>,
+    /// The component that refused it.
+    pub component: Name,
+    /// The partition it came from, where there is one.
+    pub partition: Option<Partition>,
+    /// Where it stood.
+    pub position: Option<Place>,
+    /// What it failed with.
+    pub kind: ErrorKind,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The column at fault, where there is one.
+    pub column: Option<String>,
+    /// The row.
+    pub row: Row,
+}
+
+/// A line of the file. The tag comes first, so that opening need not parse the row.
+#[derive(Serialize, Deserialize)]
+struct Line<'a> {
+    epoch: u64,
+    domain: Cow<'a, Domain>,
+    run: Cow<'a, str>,
+    component: Cow<'a, Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    partition: Option<Cow<'a, Partition>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    position: Option<Place>,
+    kind: ErrorKind,
+    reason: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    column: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    raw: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    raw_base64: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    row: Option<Cow<'a, RawValue>>,
+}
+
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (raw, raw_base64, row) = match &self.row {
+            Row::Bytes(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => (Some(text.into()), None, None),
+                Err(_) => (None, Some(BASE64_STANDARD.encode(bytes)), None),
+            },
+            Row::Columns(columns) => (None, None, Some(Cow::Borrowed(&**columns))),
+        };
+        Line {
+            epoch: self.epoch,
+            domain: Cow::Borrowed(&self.domain),
+            run: Cow::Borrowed(&self.run),
+            component: Cow::Borrowed(&self.component),
+            partition: self.partition.as_ref().map(Cow::Borrowed),
+            position: self.position,
+            kind: self.kind,
+            reason: Cow::Borrowed(&self.reason),
+            column: self.column.as_deref().map(Cow::Borrowed),
+            raw,
+            raw_base64,
+            row,
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let line = Line::deserialize(deserializer)?;
+        let row = match (line.raw, line.raw_base64, line.row) {
+            (Some(raw), None, None) => Row::Bytes(raw.into_owned().into()),
+            (None, Some(base64), None) => Row::Bytes(BASE64_STANDARD.decode(base64).map_err(D::Error::custom)?.into()),
+            (None, None, Some(row)) => Row::Columns(row.into_owned()),
+            _ => return Err(D::Error::custom("a dead letter has one of raw, raw_base64 and row")),
+        };
+        Ok(Self {
+            epoch: line.epoch,
+            domain: line.domain.into_owned(),
+            run: line.run.into(),
+            component: line.component.into_owned(),
+            partition: line.partition.map(Cow::into_owned),
+            position: line.position,
+            kind: line.kind,
+            reason: line.reason.into_owned(),
+            column: line.column.map(Cow::into_owned),
+            row,
+        })
+    }
+}
+
+/// What opening needs to know of an entry.
+#[derive(Deserialize)]
+pub(super) struct Tag<'a> {
+    pub epoch: u64,
+    pub domain: Domain,
+    #[serde(borrow)]
+    pub run: Cow<'a, str>,
+}
