@@ -48,13 +48,13 @@ pub(crate) struct Attempt<'a> {
     pub(crate) progress: &'a Arc<Progress>,
     pub(crate) run: &'a mut Run,
     /// The run has begun before, in another attempt or another process.
-    pub(crate) begun: bool,
+    pub(crate) begun: &'a mut bool,
     /// A run that was left unfinished is to be left behind.
     pub(crate) new_run: bool,
     /// Asks for the end at the next boundary.
     pub(crate) stop: &'a CancellationToken,
     /// Asks for the end at once.
-    pub(crate) abort: &'a CancellationToken,
+    pub(crate) abort: CancellationToken,
     /// Counts the commits of all attempts.
     pub(crate) commits: &'a mut u64,
     pub(crate) dead_letters: &'a mut u64,
@@ -83,6 +83,8 @@ struct OpenSink {
     ctx: Context,
     keeper: Keeper,
     held: Option<Checkpoint>,
+    /// The newest epoch that this machine knows it has committed, also where the target was made anew since.
+    seen: u64,
 }
 
 struct PlannedSource {
@@ -125,11 +127,12 @@ impl Attempt<'_> {
         for index in 0..self.graph.sinks.len() {
             self.open_sink(index, sinks, cancel).await?;
         }
+        let begin_anew = self.void_if_reset(sinks)?;
         let newest = sinks.iter().filter_map(|sink| sink.held.as_ref()).max_by_key(|held| held.epoch);
         let replaces = sinks.iter().any(|sink| sink.plan.mode == WriteMode::Replace);
         if let Some(newest) = newest {
             let other = newest.run.id != self.run.id;
-            if other && !newest.last && !self.new_run && !self.begun && !replaces {
+            if other && !newest.last && !self.new_run && !*self.begun && !replaces {
                 return Ok(Prepared::Done(Came::Across(newest.run.clone())));
             }
             if !other && sinks.iter().all(|sink| sink.held.as_ref().is_some_and(|held| held.last && held.run.id == self.run.id)) {
@@ -138,7 +141,11 @@ impl Attempt<'_> {
         }
         let ours = newest.is_none_or(|newest| newest.run.id == self.run.id || newest.last);
         let standings: Vec<_> = sinks.iter().map(|sink| self.standing(sink)).collect();
-        let start = self.engine.rules.start(start(&standings, ours)?);
+        let mut start = self.engine.rules.start(start(&standings, ours)?);
+        if let Start::Level { epoch, .. } = &mut start {
+            // Numbers are never used twice, or the dead letters of two epochs could not be told apart.
+            *epoch = sinks.iter().map(|sink| sink.seen).max().unwrap_or(0).max(*epoch);
+        }
         let (from, until) = match &start {
             Start::Level { from, .. } => (from.clone(), None),
             Start::Behind { from, until, .. } => (from.clone(), Some(until.clone())),
@@ -163,12 +170,12 @@ impl Attempt<'_> {
                 source.plan.schema = Known::LastRun(schema);
             }
         }
-        if !self.begun {
+        if !*self.begun {
             self.engine.store.begin_run(&self.graph.name, self.run)?;
-            self.begun = true;
+            *self.begun = true;
         }
         let one_epoch = holds || self.remembers_before_append(&transforms, sinks);
-        Ok(Prepared::Ready(Box::new(Ready { resume, start, sources, transforms, one_epoch })))
+        Ok(Prepared::Ready(Box::new(Ready { resume, start, sources, transforms, one_epoch, begin_anew })))
     }
 
     async fn open_sink(&self, index: usize, sinks: &mut Vec<OpenSink>, cancel: &CancellationToken) -> Result<()> {
@@ -179,13 +186,13 @@ impl Attempt<'_> {
         let plan = sink.plan(&ctx.for_plan(), &Known::No).await.map_err(place)?;
         let opened = sink.open(&ctx, self.run).await;
         // From here on it must be closed, whatever came of it.
-        sinks.push(OpenSink { index, sink, plan, ctx, keeper: Keeper::Sink, held: None });
+        sinks.push(OpenSink { index, sink, plan, ctx, keeper: Keeper::Sink, held: None, seen: 0 });
         let Some(open) = sinks.last_mut() else { return Ok(()) };
         let store = &self.engine.store;
+        open.seen = store.seen_checkpoint(&self.graph.name, &node.name)?.unwrap_or(0);
         match opened.map_err(place)? {
             Held::Here(held) => {
-                let seen = store.seen_checkpoint(&self.graph.name, &node.name)?;
-                if held.is_none() && seen.is_some_and(|epoch| epoch > 0) {
+                if held.is_none() && open.seen > 0 {
                     tracing::warn!(component = %node.name, "sink {}: the target was made anew since it was last loaded; its checkpoint is void, and it is loaded from the beginning", node.name);
                 }
                 open.held = held;
@@ -197,6 +204,17 @@ impl Attempt<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Somebody asked that the pipeline begin anew: checkpoints from before that are void. Whether they still are.
+    fn void_if_reset(&self, sinks: &mut [OpenSink]) -> Result<bool> {
+        let Some(asked) = self.engine.store.reset_asked(&self.graph.name)? else { return Ok(false) };
+        for sink in sinks {
+            if let Some(held) = sink.held.take_if(|held| held.run.started < asked) {
+                sink.seen = sink.seen.max(held.epoch);
+            }
+        }
+        Ok(true)
     }
 
     fn standing(&self, sink: &OpenSink) -> Standing {
@@ -266,6 +284,7 @@ impl Attempt<'_> {
 
     /// Builds the stages, runs them to the end, and sees that none is left.
     async fn read(&mut self, ready: Ready, sinks: Vec<OpenSink>, cancel: CancellationToken) -> Result<Came> {
+        let begin_anew = ready.begin_anew;
         let built = match self.build(ready, sinks, &cancel) {
             Ok(built) => built,
             Err((error, sinks)) => {
@@ -278,6 +297,9 @@ impl Attempt<'_> {
         let ended = self.watch(&mut coordinator, &mut tasks).await;
         *self.commits += coordinator.commits - commits_before;
         self.note_checkpoints(&coordinator);
+        if begin_anew && coordinator.commits > commits_before {
+            self.engine.store.reset_done(&self.graph.name)?;
+        }
         // The sinks end when nobody can give them commands any more.
         drop(coordinator);
         let mut first = None;
@@ -355,7 +377,7 @@ impl Attempt<'_> {
 
     #[allow(clippy::type_complexity, reason = "on failure the sinks go back to whoever closes them")]
     fn build(&self, ready: Ready, sinks: Vec<OpenSink>, cancel: &CancellationToken) -> Result<Built, (Error, Vec<OpenSink>)> {
-        let Ready { resume, start, sources, transforms, one_epoch } = ready;
+        let Ready { resume, start, sources, transforms, one_epoch, begin_anew: _ } = ready;
         let graph = self.graph;
         let active: BTreeSet<Name> = match &start {
             Start::Level { .. } => graph.sinks.iter().map(|node| node.name.clone()).collect(),
@@ -514,7 +536,7 @@ impl Attempt<'_> {
     fn letters(&self, sinks: &[OpenSink], epoch: u64) -> Result<Arc<Letters>> {
         let all: Vec<Name> = self.graph.sinks.iter().map(|node| node.name.clone()).collect();
         let epochs: BTreeMap<&str, u64> =
-            sinks.iter().map(|sink| (&*self.graph.sinks[sink.index].name, sink.held.as_ref().map_or(0, |held| held.epoch))).collect();
+            sinks.iter().map(|sink| (&*self.graph.sinks[sink.index].name, sink.held.as_ref().map_or(0, |held| held.epoch).max(sink.seen))).collect();
         let epoch_of = |sink: &str| epochs.get(sink).copied().unwrap_or(u64::MAX);
         let folder = self.engine.dead_letters(self.graph);
         let file = DeadLetters::open(&folder, |domain| self.engine.rules.committed(letters::committed(domain, epoch_of, &all)))?;
@@ -533,6 +555,8 @@ struct Ready {
     sources: Vec<PlannedSource>,
     transforms: BTreeMap<Name, TransformPlan>,
     one_epoch: bool,
+    /// A wish to begin anew is granted by the first commit.
+    begin_anew: bool,
 }
 
 struct Built {

@@ -1,9 +1,10 @@
 //! The engine: what is remembered, and runs.
 
 use std::{
+    hash::{BuildHasher, Hasher, RandomState},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio_util::sync::CancellationToken;
@@ -138,7 +139,7 @@ impl Engine {
             tracing::info!(run = %run.id, "taking up run {}, which did not end", run.id);
             report.taken_up = true;
         }
-        let mut run = unfinished.map_or_else(|| self.new_run(), Ok)?;
+        let mut run = unfinished.unwrap_or_else(new_run);
         let mut watchdog = Watchdog::new(graph);
         let (mut commits, mut dead_letters, mut failures) = (0, 0, 0);
         let deadline = graph.run.deadline.map(|period| Instant::now() + period.0);
@@ -149,16 +150,15 @@ impl Engine {
                 graph,
                 progress,
                 run: &mut run,
-                begun,
+                begun: &mut begun,
                 new_run: options.new_run,
                 stop: &options.stop,
-                abort: &options.abort,
+                abort: options.abort.clone(),
                 commits: &mut commits,
                 dead_letters: &mut dead_letters,
                 watchdog: &mut watchdog,
             };
             let came = within(deadline, graph, &mut attempt).await;
-            begun = attempt.begun;
             report.run_id = run.id.to_string();
             report.dead_letters = dead_letters;
             report.stalled = watchdog.named();
@@ -168,8 +168,8 @@ impl Engine {
                 Ok(Came::CaughtUp) => {}
                 Ok(Came::TooLate) => {
                     // It had come to its end; what is asked for now is a new one.
-                    self.store.end_run(&graph.name, &run.id, Status::Completed.name())?;
-                    (run, begun) = (self.new_run()?, false);
+                    self.store.end_run(&graph.name, &run.id, Status::Completed.name(), &serde_json::Value::Null)?;
+                    (run, begun) = (new_run(), false);
                     report.taken_up = false;
                 }
                 Ok(Came::Across(found)) => {
@@ -194,17 +194,9 @@ impl Engine {
             }
         };
         if status == Status::Completed && begun {
-            self.store.end_run(&graph.name, &run.id, status.name())?;
+            self.store.end_run(&graph.name, &run.id, status.name(), &serde_json::Value::Null)?;
         }
         Ok(status)
-    }
-
-    fn new_run(&self) -> Result<Run> {
-        let started = jiff::Timestamp::now();
-        let mut random = [0u8; 4];
-        crate::credentials::random(&mut random)?;
-        let id = format!("{}-{:08x}", started.strftime("%Y%m%dT%H%M%S%3fZ"), u32::from_be_bytes(random));
-        Ok(Run { id: id.into(), started, parameters: Default::default(), fingerprint: Default::default() })
     }
 
     /// The context of one component.
@@ -217,23 +209,29 @@ impl Engine {
     }
 }
 
-/// Makes an attempt, unless the run's deadline passes.
+pub(crate) fn new_run() -> Run {
+    let started = jiff::Timestamp::now();
+    // Seeded by the operating system: two processes that start in the same millisecond differ all the same.
+    let random = RandomState::new().build_hasher().finish() as u32;
+    let id = format!("{}-{random:08x}", started.strftime("%Y%m%dT%H%M%S%3fZ"));
+    Run { id: id.into(), started, parameters: Default::default(), fingerprint: Default::default() }
+}
+
+/// Makes an attempt, unless the run's deadline passes: then it is told to end, not dropped, so that everything is closed.
 async fn within(deadline: Option<Instant>, graph: &Graph, attempt: &mut Attempt<'_>) -> Result<Came> {
     let Some(deadline) = deadline else { return attempt.make().await };
-    let left = deadline.saturating_duration_since(Instant::now());
-    // The attempt is not dropped but told to end, so that everything is closed.
     let (outer, told) = (attempt.abort.clone(), attempt.abort.child_token());
+    attempt.abort = told.clone();
     let timer = async {
-        tokio::time::sleep(left).await;
+        tokio::time::sleep_until(deadline.into()).await;
         told.cancel();
         std::future::pending::<Result<Came>>().await
     };
-    let mut attempt = Attempt { abort: &told, engine: attempt.engine, graph: attempt.graph, progress: attempt.progress, run: attempt.run, begun: attempt.begun, new_run: attempt.new_run, stop: attempt.stop, commits: attempt.commits, dead_letters: attempt.dead_letters, watchdog: attempt.watchdog };
     let came = tokio::select! {
         came = attempt.make() => came,
         never = timer => never,
     };
-    if told.is_cancelled() && !outer.is_cancelled() {
+    if told.is_cancelled() && !outer.is_cancelled() && came.is_err() {
         let period = graph.run.deadline.map(|period| period.to_string()).unwrap_or_default();
         return Err(Error::timeout(format!("the run's deadline ({period}) passed"))
             .retry(towpath_core::Retry::Never)
@@ -253,6 +251,3 @@ fn peak_memory() -> u64 {
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")).and_then(|kib| kib.trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
-
-/// How long a plan may take when it must reach servers.
-pub(crate) const PLANNING: Duration = Duration::from_secs(60);

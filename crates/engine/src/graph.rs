@@ -153,6 +153,15 @@ impl Graph {
         self.leads_to.get(component).cloned().unwrap_or_else(|| BTreeSet::from([component.clone()]))
     }
 
+    /// What a component's file says of it beside its options, and its guard.
+    pub(crate) fn common(&self, name: &Name) -> Option<(CommonSpec, Guard)> {
+        let sources = self.sources.iter().map(|node| (&node.name, &node.common, node.guard));
+        let transforms = self.transforms.iter().map(|node| (&node.name, &node.common, node.guard));
+        let sinks = self.sinks.iter().map(|node| (&node.name, &node.common, node.guard));
+        let mut all = sources.chain(transforms).chain(sinks);
+        all.find(|(known, ..)| *known == name).map(|(_, common, guard)| (common.clone(), guard))
+    }
+
     /// Sinks by index, in groups that commit one after the other: `after` asks for it.
     pub(crate) fn commit_order(&self) -> Result<Vec<Vec<usize>>> {
         let mut done: BTreeSet<&Name> = BTreeSet::new();

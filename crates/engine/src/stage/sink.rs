@@ -11,7 +11,7 @@ use crate::{
     edge::{EdgeRx, Item},
     pulse::Waiting,
     spill::Spill,
-    state::StateStore,
+    state::{Fence, StateStore},
 };
 
 /// What the coordinator asks of a sink, with where the answer goes.
@@ -29,7 +29,7 @@ pub(crate) enum Keeper {
     /// By the sink, with the rows.
     Sink,
     /// By the state store, under a fence.
-    Store { store: StateStore, fence: u64 },
+    Store { store: StateStore, fence: Fence },
 }
 
 /// Everything a sink's task needs. The sink is open.

@@ -107,8 +107,8 @@ impl SourceStage {
     /// Opens, reads to the end, hears what was settled, closes.
     pub(crate) async fn run(mut self) -> Result<()> {
         let ended = {
-            let Self { stage, source, .. } = &mut self;
-            let opening = source.open(&stage.ctx, &self.run, &self.resume);
+            let Self { stage, source, run, resume, .. } = &mut self;
+            let opening = source.open(&stage.ctx, run, resume);
             stage.guarded(opening).await
         };
         let ended = match ended {
