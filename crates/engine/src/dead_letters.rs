@@ -30,7 +30,7 @@ use towpath_core::{Error, Result, Retry, Run};
 
 use self::files::Mark;
 pub use self::{
-    entry::{Domain, Entry, Place, Row},
+    entry::{Domain, Entry, Row, Where},
     reading::{FileSummary, Group, Listing, list, show},
 };
 
@@ -84,12 +84,7 @@ impl DeadLetters {
     }
 
     #[doc(hidden)]
-    pub fn open_with(
-        dir: &Path,
-        run: &Run,
-        committed: impl Fn(&Domain) -> u64,
-        options: Options,
-    ) -> Result<Self> {
+    pub fn open_with(dir: &Path, run: &Run, committed: impl Fn(&Domain) -> u64, options: Options) -> Result<Self> {
         let keep = |tag: &entry::Tag<'_>| !options.tagged || tag.epoch <= committed(&tag.domain);
         let found = files::recover(dir, &run.id, keep, options.fsync).map_err(|error| told(dir, error))?;
         Ok(Self {

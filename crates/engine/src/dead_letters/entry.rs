@@ -24,15 +24,17 @@ pub enum Domain {
 /// Where a row stood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Place {
+pub enum Where {
     /// In its file or answer.
     Record(RowPosition),
-    /// Where nothing better is known: which piece of its source, and which row of it, both from 0.
+    /// Where nothing better is known: which piece of its source, and which row of what the component was given of it, both from 0.
     Piece {
-        /// The piece's number.
-        piece: u64,
-        /// The row in it.
-        row: u64,
+        /// The piece's number; `None` for a row that came out of many.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        piece: Option<u64>,
+        /// The row; `None` where only the row itself is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        row: Option<u64>,
     },
 }
 
@@ -42,7 +44,7 @@ pub enum Row {
     /// Byte for byte as it came. In the file: `raw` where it is UTF-8, else `raw_base64`.
     Bytes(Bytes),
     /// As columns: a JSON object, kept as text so that no number loses digits. In the file: `row`.
-    Columns(Box<RawValue>),
+    Json(Box<RawValue>),
 }
 
 impl Row {
@@ -58,7 +60,7 @@ impl Row {
         })();
         let text = written.ok().and_then(|bytes| String::from_utf8(bytes).ok());
         match text.and_then(|text| RawValue::from_string(text.trim_end().to_owned()).ok()) {
-            Some(columns) => Self::Columns(columns),
+            Some(columns) => Self::Json(columns),
             None => Self::as_text(&one),
         }
     }
@@ -74,7 +76,7 @@ impl Row {
             columns.insert(field.name().clone(), value.into());
         }
         match serde_json::value::to_raw_value(&columns) {
-            Ok(columns) => Self::Columns(columns),
+            Ok(columns) => Self::Json(columns),
             Err(_) => Self::Bytes(Bytes::new()),
         }
     }
@@ -84,7 +86,7 @@ impl PartialEq for Row {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Bytes(a), Self::Bytes(b)) => a == b,
-            (Self::Columns(a), Self::Columns(b)) => a.get() == b.get(),
+            (Self::Json(a), Self::Json(b)) => a.get() == b.get(),
             _ => false,
         }
     }
@@ -101,10 +103,12 @@ pub struct Entry {
     pub run: Arc<str>,
     /// The component that refused it.
     pub component: Name,
+    /// The source it came from, where it is one.
+    pub source: Option<Name>,
     /// The partition it came from, where there is one.
     pub partition: Option<Partition>,
     /// Where it stood.
-    pub position: Option<Place>,
+    pub position: Where,
     /// What it failed with.
     pub kind: ErrorKind,
     /// What is wrong with it.
@@ -123,9 +127,10 @@ struct Line<'a> {
     run: Cow<'a, str>,
     component: Cow<'a, Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    partition: Option<Cow<'a, Partition>>,
+    source: Option<Cow<'a, Name>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    position: Option<Place>,
+    partition: Option<Cow<'a, Partition>>,
+    position: Where,
     kind: ErrorKind,
     reason: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,13 +150,14 @@ impl Serialize for Entry {
                 Ok(text) => (Some(text.into()), None, None),
                 Err(_) => (None, Some(BASE64_STANDARD.encode(bytes)), None),
             },
-            Row::Columns(columns) => (None, None, Some(Cow::Borrowed(&**columns))),
+            Row::Json(columns) => (None, None, Some(Cow::Borrowed(&**columns))),
         };
         Line {
             epoch: self.epoch,
             domain: Cow::Borrowed(&self.domain),
             run: Cow::Borrowed(&self.run),
             component: Cow::Borrowed(&self.component),
+            source: self.source.as_ref().map(Cow::Borrowed),
             partition: self.partition.as_ref().map(Cow::Borrowed),
             position: self.position,
             kind: self.kind,
@@ -171,7 +177,7 @@ impl<'de> Deserialize<'de> for Entry {
         let row = match (line.raw, line.raw_base64, line.row) {
             (Some(raw), None, None) => Row::Bytes(raw.into_owned().into()),
             (None, Some(base64), None) => Row::Bytes(BASE64_STANDARD.decode(base64).map_err(D::Error::custom)?.into()),
-            (None, None, Some(row)) => Row::Columns(row.into_owned()),
+            (None, None, Some(row)) => Row::Json(row.into_owned()),
             _ => return Err(D::Error::custom("a dead letter has one of raw, raw_base64 and row")),
         };
         Ok(Self {
@@ -179,6 +185,7 @@ impl<'de> Deserialize<'de> for Entry {
             domain: line.domain.into_owned(),
             run: line.run.into(),
             component: line.component.into_owned(),
+            source: line.source.map(Cow::into_owned),
             partition: line.partition.map(Cow::into_owned),
             position: line.position,
             kind: line.kind,

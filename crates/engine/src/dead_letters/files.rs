@@ -45,7 +45,8 @@ pub(super) fn path(dir: &Path, file: u64) -> PathBuf {
 
 /// The numbers of the files there are, in order. A folder that is not there has none.
 pub(super) fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
-    let mut numbers: Vec<u64> = names(dir)?.iter().filter_map(|name| name.strip_suffix(".jsonl")?.parse().ok()).collect();
+    let mut numbers: Vec<u64> =
+        names(dir)?.iter().filter_map(|name| name.strip_suffix(".jsonl")?.parse().ok()).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }
@@ -70,7 +71,12 @@ pub(super) fn sync_folder(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn write_whole(dir: &Path, name: &str, fsync: bool, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+fn write_whole(
+    dir: &Path,
+    name: &str,
+    fsync: bool,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.new"));
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     let mut out = BufWriter::new(file);
@@ -101,11 +107,7 @@ fn read_seal(dir: &Path) -> io::Result<Seal> {
 pub(super) fn recover(dir: &Path, run: &str, keep: impl Fn(&Tag<'_>) -> bool, fsync: bool) -> io::Result<Found> {
     finish_tails(dir, fsync)?;
     let seal = read_seal(dir)?;
-    let mut found = Found {
-        end: seal.mark,
-        count: if seal.run == run { seal.count } else { 0 },
-        unsealed: false,
-    };
+    let mut found = Found { end: seal.mark, count: if seal.run == run { seal.count } else { 0 }, unsealed: false };
     for file in numbers(dir)? {
         if file < seal.mark.file {
             continue;
@@ -213,7 +215,8 @@ fn finish_tails(dir: &Path, fsync: bool) -> io::Result<()> {
         let Some((file, cut)) = name.strip_suffix(".tail").and_then(|name| name.split_once('-')) else { continue };
         let (Ok(file), Ok(cut)) = (file.parse::<u64>(), cut.parse::<u64>()) else { continue };
         let mut tail = File::open(dir.join(&name))?;
-        let mut whole = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path(dir, file))?;
+        let mut whole =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path(dir, file))?;
         whole.set_len(cut)?;
         whole.seek(SeekFrom::Start(cut))?;
         io::copy(&mut tail, &mut whole)?;

@@ -78,9 +78,10 @@ pub fn list(dir: &Path) -> Result<Listing> {
         })?;
         listing.files.push(FileSummary { path, bytes, entries });
     }
-    let group = |((run, component, kind, sink), (entries, example)): ((String, String, &str, Option<String>), (u64, String))| {
-        Group { run, component, kind: kind.to_owned(), sink, entries, example }
-    };
+    let group = |((run, component, kind, sink), (entries, example)): (
+        (String, String, &str, Option<String>),
+        (u64, String),
+    )| { Group { run, component, kind: kind.to_owned(), sink, entries, example } };
     listing.groups = groups.into_iter().map(group).collect();
     Ok(listing)
 }

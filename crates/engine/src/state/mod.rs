@@ -234,8 +234,7 @@ fn fault(dir: Option<&Path>, error: &rusqlite::Error) -> Error {
 
 /// Creates the file for its owner only, and takes the rights of others away from one that is there.
 fn private(path: &Path) -> std::io::Result<File> {
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     if file.metadata()?.permissions().mode() & 0o077 != 0 {
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
     }

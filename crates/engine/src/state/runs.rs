@@ -208,8 +208,11 @@ impl StateStore {
     /// Remembers that a sink which holds its own checkpoint has committed an epoch.
     pub fn note_checkpoint(&self, pipeline: &Name, sink: &Name, epoch: u64) -> Result<()> {
         self.write(|db| {
-            db.prepare_cached("REPLACE INTO seen (pipeline, sink, epoch) VALUES (?1, ?2, ?3)")?
-                .execute(params![&**pipeline, &**sink, epoch as i64])?;
+            db.prepare_cached("REPLACE INTO seen (pipeline, sink, epoch) VALUES (?1, ?2, ?3)")?.execute(params![
+                &**pipeline,
+                &**sink,
+                epoch as i64
+            ])?;
             Ok(())
         })
     }

@@ -235,13 +235,17 @@ impl fmt::Display for StateView {
             }
         }
         for GuardView { origin, under_way, last_took_ms } in &self.guards {
-            let took = last_took_ms.map(|ms| format!(", the last took {}", super::clock::human(ms))).unwrap_or_default();
+            let took =
+                last_took_ms.map(|ms| format!(", the last took {}", super::clock::human(ms))).unwrap_or_default();
             writeln!(f, "\nguard {origin}: {under_way} under way{took}")?;
         }
         for BreakerView { origin, resource, failures, open, since, reason } in &self.breakers {
             let resource = resource.as_ref().map(|resource| format!(" {resource}")).unwrap_or_default();
             let open = if *open { "open" } else { "closed" };
-            writeln!(f, "\nbreaker {origin}{resource}: {open}, {failures} failures in a row since {since}\n  {reason}")?;
+            writeln!(
+                f,
+                "\nbreaker {origin}{resource}: {open}, {failures} failures in a row since {since}\n  {reason}"
+            )?;
         }
         for CredentialView { server, account, state, since } in &self.credentials {
             writeln!(f, "\ncredential of {account} at {server}: {state} since {since}")?;
