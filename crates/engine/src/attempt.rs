@@ -321,7 +321,7 @@ impl Attempt<'_> {
                 tasks.detach_all();
             }
         }
-        *self.dead_letters += letters.refused();
+        *self.dead_letters = letters.count();
         match (ended, first) {
             // A stage's own error says more than that its neighbours were cancelled.
             (Err(error), first) => Err(worse(Some(error), first.map_or(Ok(()), Err)).unwrap_or_else(Error::cancelled)),
@@ -539,7 +539,7 @@ impl Attempt<'_> {
             sinks.iter().map(|sink| (&*self.graph.sinks[sink.index].name, sink.held.as_ref().map_or(0, |held| held.epoch).max(sink.seen))).collect();
         let epoch_of = |sink: &str| epochs.get(sink).copied().unwrap_or(u64::MAX);
         let folder = self.engine.dead_letters(self.graph);
-        let file = DeadLetters::open(&folder, |domain| self.engine.rules.committed(letters::committed(domain, epoch_of, &all)))?;
+        let file = DeadLetters::open_with(&folder, self.run, |domain| letters::committed(domain, epoch_of, &all), self.engine.rules.letters)?;
         Ok(Arc::new(Letters::new(self.graph, self.run, file, epoch + 1)))
     }
 }

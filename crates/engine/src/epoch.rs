@@ -197,6 +197,7 @@ impl Coordinator {
         self.epoch = checkpoint.epoch;
         self.at = checkpoint.at.clone();
         self.commits += 1;
+        self.letters.seal()?;
         self.letters.next_epoch(self.epoch + 1);
         tracing::debug!(epoch = self.epoch, last = checkpoint.last, "committed");
         // Only once every sink has it: while some lag behind, the sources must be able to give it again.

@@ -114,11 +114,11 @@ impl Letters {
         let mut row_in_piece = None;
         let row = match &reject.row {
             Original::Bytes(bytes) => Row::Bytes(bytes.clone()),
-            Original::Late(row) => Row::Json(as_json(row, 0)?),
+            Original::Late(row) => Row::of(row, 0),
             Original::Row(index) => {
                 row_in_piece = Some(*index as u64);
                 let rows = refusal.rows.filter(|rows| *index < rows.num_rows()).ok_or_else(gone)?;
-                Row::Json(as_json(rows, *index)?)
+                Row::of(rows, *index)
             }
         };
         Ok(Entry {
@@ -144,14 +144,19 @@ impl Letters {
         self.file.lock().unwrap_or_else(PoisonError::into_inner).sync()
     }
 
+    /// Every sink has committed everything that is in it: none of it needs to be looked at again.
+    pub(crate) fn seal(&self) -> Result<()> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).seal()
+    }
+
     /// The next epoch is open.
     pub(crate) fn next_epoch(&self, epoch: u64) {
         self.epoch.store(epoch, Ordering::Release);
     }
 
-    /// How many rows were refused in this attempt.
-    pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    /// How many entries the run has made, those from before it was taken up included.
+    pub(crate) fn count(&self) -> u64 {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).count()
     }
 }
 
@@ -170,13 +175,4 @@ fn too_many(refused: u64, limit: StopAfter) -> Error {
 /// Whether an error is the one that stops a run with too many rejects.
 pub(crate) fn is_too_many(error: &Error) -> bool {
     error.kind() == towpath_core::ErrorKind::Data && error.message().starts_with(TOO_MANY)
-}
-
-/// One row as a JSON object, nulls included.
-fn as_json(rows: &RecordBatch, row: usize) -> Result<serde_json::Value> {
-    let wrong = |error: arrow_schema::ArrowError| Error::internal("a rejected row cannot be written as JSON").because(error);
-    let mut writer = arrow_json::writer::WriterBuilder::new().with_explicit_nulls(true).build::<_, arrow_json::writer::LineDelimited>(Vec::new());
-    writer.write(&rows.slice(row, 1)).map_err(wrong)?;
-    writer.finish().map_err(wrong)?;
-    serde_json::from_slice(&writer.into_inner()).map_err(|error| Error::internal("a rejected row cannot be written as JSON").because(error))
 }

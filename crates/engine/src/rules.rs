@@ -1,20 +1,20 @@
 //! The rules of recovery that the property tests switch off, one by one, to see that they are needed. In a program all of them are
 //! on, and there is no way to change that.
 
-use crate::resume::Start;
+use crate::{dead_letters::Options, resume::Start};
 
 /// Which rules are on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     /// Sinks that lag behind are given the very rows that the others have, up to the same boundary.
     pub(crate) shared_boundary: bool,
-    /// Dead letters count only once their domain has committed their epoch.
-    pub(crate) tagged_letters: bool,
+    /// How dead letters are kept.
+    pub(crate) letters: Options,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { shared_boundary: true, tagged_letters: true }
+        Self { shared_boundary: true, letters: Options::default() }
     }
 }
 
@@ -26,9 +26,5 @@ impl Rules {
             }
             start => start,
         }
-    }
-
-    pub(crate) fn committed(self, epoch: u64) -> u64 {
-        if self.tagged_letters { epoch } else { u64::MAX }
     }
 }
