@@ -1,1 +1,6 @@
 //! Simulators of foreign systems and the conformance suite every connector passes.
+//!
+//! [`memory`] is the contract's reference implementation: a source and a sink whose world outside can be told to fail.
+
+pub mod memory;
+pub mod rows;

@@ -8,8 +8,8 @@ use std::sync::{
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use towpath_core::{
-    Context, Effect, Error, Known, Mark, Next, Partition, Piece, Position, Reject, Result, Resume, Run, Settled, Source,
-    SourcePlan, Token, Work,
+    Context, Effect, Error, Known, Mark, Next, Partition, Piece, Position, Reject, Result, Resume, Run, Settled,
+    Source, SourcePlan, Token, Work,
     source::{Replay, Until},
 };
 
@@ -28,6 +28,7 @@ struct State {
     partitions: Vec<Stored>,
     interleave: bool,
     carries: bool,
+    rereads: bool,
     one_by_one: bool,
     pauses: u32,
     settled: Vec<Settled>,
@@ -93,6 +94,10 @@ impl MemoryOrigin {
     /// A later run reads only what has changed since.
     pub fn carries(&self) {
         lock(&self.state).carries = true;
+    }
+    /// Its plan says that it reads again what earlier runs have read.
+    pub fn rereads(&self) {
+        lock(&self.state).rereads = true;
     }
     /// Every piece is a message, settled by itself.
     pub fn one_by_one(&self) {
@@ -217,6 +222,7 @@ impl Source for MemorySource {
             complete_work: true,
             replay: if state.one_by_one { Replay::OneByOne } else { Replay::FromPosition },
             carries: state.carries,
+            rereads: state.rereads,
             identity: format!("memory {}", ctx.component()),
             notes: vec![],
         })

@@ -62,28 +62,25 @@ pub fn difference_in_order(expected: &[String], found: &[String]) -> Option<Stri
 }
 
 /// `id` and `name`.
-pub(super) fn schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("id", DataType::Int64, true),
-        Field::new("name", DataType::Utf8, true),
-    ]))
+pub fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("name", DataType::Utf8, true)]))
 }
 
 /// Rows with these ids and names.
-pub(super) fn named(rows: &[(i64, Option<&str>)]) -> RecordBatch {
+pub fn named(rows: &[(i64, Option<&str>)]) -> RecordBatch {
     let ids: ArrayRef = Arc::new(rows.iter().map(|(id, _)| Some(*id)).collect::<Int64Array>());
     let names: ArrayRef = Arc::new(rows.iter().map(|(_, name)| *name).collect::<StringArray>());
     RecordBatch::try_new(schema(), vec![ids, names]).unwrap_or_else(|_| RecordBatch::new_empty(schema()))
 }
 
 /// Rows with these ids, named `n` and the id; every fifth has none.
-pub(super) fn numbered(ids: impl IntoIterator<Item = i64>) -> RecordBatch {
+pub fn numbered(ids: impl IntoIterator<Item = i64>) -> RecordBatch {
     let rows: Vec<_> = ids.into_iter().map(|id| (id, (id % 5 != 0).then(|| format!("n{id}")))).collect();
     named(&rows.iter().map(|(id, name)| (*id, name.as_deref())).collect::<Vec<_>>())
 }
 
 /// The same with a column more: `note`.
-pub(super) fn noted(ids: impl IntoIterator<Item = i64>) -> RecordBatch {
+pub fn noted(ids: impl IntoIterator<Item = i64>) -> RecordBatch {
     let rows = numbered(ids);
     let note: ArrayRef = Arc::new((0..rows.num_rows()).map(|row| Some(format!("note {row}"))).collect::<StringArray>());
     let mut fields = rows.schema().fields().to_vec();
