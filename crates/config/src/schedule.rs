@@ -1,0 +1,12 @@
+//! Cron expressions, read by the library that will keep them.
+
+use croner::parser::{CronParser, Seconds};
+
+/// Whether `text` is five cron fields. The error is in the library's words.
+pub(crate) fn check_cron(text: &str) -> Result<(), String> {
+    if text.split_whitespace().count() != 5 && !text.starts_with('@') {
+        return Err(format!("it has {} fields", text.split_whitespace().count()));
+    }
+    let parser = CronParser::builder().seconds(Seconds::Disallowed).build();
+    parser.parse(text).map(drop).map_err(|error| error.to_string().to_lowercase())
+}

@@ -1,0 +1,486 @@
+//! From the merged tree to a [`PipelineSpec`], with the checks that a schema cannot make: types of components, inputs, schedules,
+//! and what each connector itself has to say about its options.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+use towpath_core::{
+    ComponentSpec, Connector, Name, PipelineSpec, connector,
+    pipeline::{CommonSpec, Role, Workers},
+};
+
+use crate::{
+    check,
+    layers::{Layer, Origin},
+    nearest,
+    problem::{Finding, Secrets, Severity, sounds_secret},
+    schema::{self, ROLES, TopLevel, section},
+    tree::{At, Key, Node, Value, join},
+};
+
+/// Marks what must not show, by the names of keys; schemas mark the rest.
+pub(crate) fn mark_secrets(layers: &mut [Layer], secrets: &mut Secrets) {
+    for layer in layers {
+        let environment = layer.origin == Origin::Environment;
+        layer.root.walk_mut("", &mut |path, node| {
+            let key = path.rsplit('.').next().unwrap_or(path);
+            if let Some(raw) = node.raw.as_ref().filter(|_| sounds_secret(key)) {
+                secrets.spans.push(node.at);
+                if environment || raw.text.len() > 3 {
+                    secrets.values.push(raw.text.clone());
+                }
+            }
+        });
+    }
+}
+
+/// Settings that pipelines share hold no pipeline.
+pub(crate) fn check_shared(shared: Option<&Node>) -> Vec<Finding> {
+    let own = ["name", "sources", "transforms", "sinks", "schedule"];
+    let entries = shared.map(Node::entries).unwrap_or_default().iter();
+    entries
+        .filter(|(key, _)| own.contains(&key.name.as_str()))
+        .map(|(key, _)| {
+            let message = format!("'{}' belongs in a pipeline file", key.name);
+            Finding::error(key.at, &key.name, message)
+                .hint(format!("{} holds what pipelines share, such as errors, commit or drain", crate::SHARED_FILE))
+        })
+        .collect()
+}
+
+/// One component on its way.
+struct Part {
+    role: Role,
+    key: Key,
+    path: String,
+    node: Node,
+    kind: String,
+}
+
+/// Builds the pipeline; `None` where errors leave nothing to build. The second value names the components with unset variables.
+pub(crate) fn build(
+    root: &mut Node,
+    file: &Path,
+    findings: &mut Vec<Finding>,
+    secrets: &mut Secrets,
+) -> (Option<PipelineSpec>, Vec<String>) {
+    findings.extend(check::check(&schema::top_level(), root, "", secrets));
+    let mut spec = PipelineSpec { file: Some(file.to_path_buf()), ..PipelineSpec::default() };
+    if let Some(top) = top_level(root, findings) {
+        check_top_level(&top, root, findings);
+        let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let name = top.name.or(stem).unwrap_or_default();
+        check_name(&name, root, findings);
+        spec.name = Some(name.into());
+        spec.schedule = top.schedule;
+        spec.errors = top.errors;
+        spec.run = top.run;
+    }
+    let mut parts = Vec::new();
+    for role in ROLES {
+        let common = schema::common(role);
+        let entries = root.get(section(role)).map(|node| node.entries().to_vec()).unwrap_or_default();
+        if let Some(node) = root.get(section(role)).filter(|_| entries.is_empty() && role != Role::Transform) {
+            findings.push(Finding::error(node.at, section(role), format!("there is no {} here", role.name())));
+        }
+        for (key, node) in entries {
+            let path = join(section(role), &key.name);
+            check_component_name(&key, &path, findings);
+            let mut part = Part { role, key, path, node, kind: String::new() };
+            if let Some(connector) = find_connector(&mut part, findings) {
+                let before = findings.len();
+                if let Some(schema) = schema::component(connector, role, &common) {
+                    findings.extend(check::check(&schema, &mut part.node, &part.path, secrets));
+                }
+                ask_connector(connector, &part, findings, before);
+            }
+            parts.push(part);
+        }
+    }
+    check_names(&parts, findings);
+    check_inputs(&parts, findings);
+    let unset = parts.iter().filter(|part| part.node.has_unset()).map(|part| part.key.name.clone()).collect();
+    for part in parts {
+        let component = component_spec(&part, findings);
+        match part.role {
+            Role::Source => spec.sources.extend(component),
+            Role::Transform => spec.transforms.extend(component),
+            Role::Sink => spec.sinks.extend(component),
+        }
+    }
+    (Some(spec), unset)
+}
+
+/// Reads a part of the tree; what goes wrong is told at its place, unless something was told there already.
+fn read<T: DeserializeOwned>(json: Json, root: &Node, path: &str, findings: &mut Vec<Finding>) -> Option<T> {
+    match serde_path_to_error::deserialize::<_, T>(json) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            let inside = error.path().to_string();
+            tell(root, path, &inside, error.into_inner().to_string(), None, findings);
+            None
+        }
+    }
+}
+
+/// Tells a message at `path` and, if it can be found there, `inside`; one message at a place is enough.
+fn tell(root: &Node, path: &str, inside: &str, message: String, hint: Option<String>, findings: &mut Vec<Finding>) {
+    let (at, rest) = locate(root, inside);
+    let found = inside.strip_suffix(rest).unwrap_or(inside).trim_end_matches('.');
+    let key = if found.is_empty() || found == "." { path.to_owned() } else { join(path, found) };
+    let told = findings.iter().any(|finding| {
+        finding.severity == Severity::Error && (finding.key == key || finding.key.starts_with(&format!("{key}.")))
+    });
+    if !told {
+        findings.push(Finding::error(at, key, message).hint(hint));
+    }
+}
+
+/// The place of a path below a node, and the rest of the path that is not there.
+fn locate<'p>(node: &Node, path: &'p str) -> (At, &'p str) {
+    let path = path.trim_start_matches('.');
+    if path.is_empty() || path == "?" {
+        return (node.at, "");
+    }
+    match &node.value {
+        Value::Map(entries) => {
+            let follows = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
+            let named = entries.iter().filter(|(key, _)| path.strip_prefix(key.name.as_str()).is_some_and(follows));
+            match named.max_by_key(|(key, _)| key.name.len()) {
+                Some((key, child)) => locate(child, &path[key.name.len()..]),
+                None => (At { end: node.at.start, ..node.at }, path),
+            }
+        }
+        Value::List(items) => {
+            let parsed = path
+                .strip_prefix('[')
+                .and_then(|rest| rest.split_once(']'))
+                .and_then(|(index, rest)| Some((index.parse::<usize>().ok()?, rest)));
+            match parsed.and_then(|(index, rest)| Some((items.get(index)?, rest))) {
+                Some((item, rest)) => locate(item, rest),
+                None => (node.at, path),
+            }
+        }
+        _ => (node.at, path),
+    }
+}
+
+fn top_level(root: &Node, findings: &mut Vec<Finding>) -> Option<TopLevel> {
+    let mut object = serde_json::Map::new();
+    for (key, node) in root.entries().iter().filter(|(_, node)| !node.is_null()) {
+        if !ROLES.iter().any(|role| section(*role) == key.name) {
+            object.insert(key.name.clone(), node.to_json());
+        }
+    }
+    // Unknown keys were told; RunSpec would stop at the first of them.
+    let known = schema::top_level();
+    object.retain(|key, _| known["properties"].get(key).is_some());
+    read(object.into(), root, "", findings)
+}
+
+fn check_top_level(top: &TopLevel, root: &Node, findings: &mut Vec<Finding>) {
+    if let Some(version) = top.version.filter(|version| *version != 1) {
+        let at = root.get("version").map_or(root.at, |node| node.at);
+        findings.push(
+            Finding::error(at, "version", format!("version {version} is not known here"))
+                .hint("this program reads version 1".to_owned()),
+        );
+    }
+    let Some(schedule) = &top.schedule else { return };
+    let node = root.get("schedule").unwrap_or(root);
+    let at = |key: &str| node.get(key).map_or(node.at, |node| node.at);
+    match (&schedule.every, &schedule.cron) {
+        (None, None) => {
+            findings.push(
+                Finding::error(node.at, "schedule", "this says neither how often nor when")
+                    .hint("write every: 1h, or cron: \"0 6 * * *\"".to_owned()),
+            );
+        }
+        (Some(_), Some(_)) => {
+            findings.push(
+                Finding::error(at("cron"), "schedule.cron", "'every' and 'cron' exclude each other")
+                    .hint("take one of them out".to_owned()),
+            );
+        }
+        _ => {}
+    }
+    if schedule.every.is_some_and(|every| every.0.as_secs() == 0) {
+        findings.push(Finding::error(
+            at("every"),
+            "schedule.every",
+            "a schedule needs at least a second from run to run",
+        ));
+    }
+    if let Some(cron) = &schedule.cron
+        && let Err(error) = crate::schedule::check_cron(cron)
+    {
+        let hint =
+            "write five fields: minute, hour, day of month, month, day of week, such as \"0 6 * * 1-5\"".to_owned();
+        findings.push(
+            Finding::error(at("cron"), "schedule.cron", format!("'{cron}' is no cron expression: {error}")).hint(hint),
+        );
+    }
+    if let Some(zone) = &schedule.time_zone {
+        if jiff::tz::TimeZone::get(zone).is_err() {
+            let known: Vec<String> = jiff::tz::db().available().map(|name| name.as_str().to_owned()).collect();
+            let near =
+                nearest::nearest(zone, known.iter().map(String::as_str)).map(|name| format!("did you mean '{name}'?"));
+            let hint = near.unwrap_or_else(|| "write a name such as Europe/Berlin".to_owned());
+            findings.push(
+                Finding::error(at("time_zone"), "schedule.time_zone", format!("time zone '{zone}' is not known"))
+                    .hint(hint),
+            );
+        }
+        if schedule.cron.is_none() {
+            findings.push(
+                Finding::warning(at("time_zone"), "schedule.time_zone", "a time zone has no meaning without 'cron'")
+                    .hint("'every' is aligned to midnight UTC".to_owned()),
+            );
+        }
+    }
+}
+
+fn check_name(name: &str, root: &Node, findings: &mut Vec<Finding>) {
+    let right = !name.is_empty()
+        && !name.starts_with(['.', '-'])
+        && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    if !right {
+        let at = root.get("name").map_or(At { end: root.at.start, ..root.at }, |node| node.at);
+        let hint = "use letters, digits, '_', '-' and '.'; where there is no 'name', the file's is taken";
+        findings
+            .push(Finding::error(at, "name", format!("'{name}' cannot be a pipeline's name")).hint(hint.to_owned()));
+    }
+}
+
+fn check_component_name(key: &Key, path: &str, findings: &mut Vec<Finding>) {
+    let right = !key.name.is_empty() && key.name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'));
+    if !right {
+        let message = format!("'{}' cannot be a component's name", key.name);
+        findings.push(Finding::error(key.at, path, message).hint("use letters, digits, '_' and '-'".to_owned()));
+    }
+}
+
+fn find_connector(part: &mut Part, findings: &mut Vec<Finding>) -> Option<&'static Connector> {
+    let role = part.role.name();
+    if !matches!(part.node.value, Value::Map(_)) {
+        let message = format!("a {role} is a mapping, this is {}", part.node.kind());
+        findings.push(
+            Finding::error(part.node.at, &part.path, message)
+                .hint("give it a 'type' and its options, indented below its name".to_owned()),
+        );
+        return None;
+    }
+    let Some(kind) = part.node.get("type") else {
+        let names = connector::names(part.role).join(", ");
+        findings.push(
+            Finding::error(part.key.at, &part.path, format!("'type' is missing in {role} '{}'", part.key.name))
+                .hint(format!("possible are: {names}")),
+        );
+        return None;
+    };
+    if kind.unset {
+        return None;
+    }
+    let path = join(&part.path, "type");
+    let Some(name) = kind.text() else {
+        findings.push(Finding::error(
+            kind.at,
+            path,
+            format!("expected the name of a connector, found {}", kind.kind()),
+        ));
+        return None;
+    };
+    part.kind = name.to_owned();
+    let names = connector::names(part.role);
+    if names.contains(&name) {
+        return Connector::find(name);
+    }
+    let possible = format!("possible are: {}", names.join(", "));
+    let hint = match nearest::nearest(name, names.iter().copied()) {
+        Some(near) => format!("did you mean '{near}'? {possible}"),
+        None => possible,
+    };
+    let message = match Connector::find(name) {
+        Some(_) => format!("'{name}' cannot be a {role}"),
+        None => format!("unknown {role} type '{name}'"),
+    };
+    findings.push(Finding::error(kind.at, path, message).hint(hint));
+    None
+}
+
+/// Lets the connector look at its options, unless the schema already found them wanting. Unknown keys do not matter for that.
+fn ask_connector(connector: &Connector, part: &Part, findings: &mut Vec<Finding>, before: usize) {
+    let unknown =
+        |finding: &Finding| finding.severity == Severity::Warning || finding.message.starts_with("unknown key");
+    if !findings[before..].iter().all(unknown) {
+        return;
+    }
+    let mut options = options(part);
+    for finding in &findings[before..] {
+        if let Some(key) = finding.key.strip_prefix(&part.path) {
+            remove(&mut options, key.trim_start_matches('.'));
+        }
+    }
+    let Err(error) = connector.check(part.role, &Name::from(part.key.name.clone()), options) else { return };
+    // An unset variable is most likely why, and that was told.
+    if part.node.has_unset() {
+        return;
+    }
+    let hint = error.what_to_do().map(str::to_owned);
+    let text = error.to_string();
+    // `parameters.From: what is wrong`; a message may hold the sign too.
+    let (inside, message) = match text.split_once(": ") {
+        Some((path, message)) if !path.contains(' ') && locate(&part.node, path).1 != path => (path, message),
+        _ => ("", text.as_str()),
+    };
+    tell(&part.node, &part.path, inside, message.to_owned(), hint, findings);
+}
+
+fn remove(options: &mut Json, path: &str) {
+    let Json::Object(object) = options else { return };
+    if object.shift_remove(path).is_some() {
+        return;
+    }
+    if let Some((first, rest)) = path.split_once('.')
+        && let Some(inner) = object.get_mut(first)
+    {
+        remove(inner, rest);
+    }
+}
+
+fn is_common(key: &str) -> bool {
+    matches!(key, "guard" | "retry" | "workers" | "batch_deadline" | "heartbeat" | "after")
+}
+
+/// What is the connector's own.
+fn options(part: &Part) -> Json {
+    let own = part
+        .node
+        .entries()
+        .iter()
+        .filter(|(key, _)| key.name != "type" && key.name != "inputs" && !is_common(&key.name));
+    Json::Object(own.map(|(key, node)| (key.name.clone(), node.to_json())).collect())
+}
+
+fn component_spec(part: &Part, findings: &mut Vec<Finding>) -> Option<ComponentSpec> {
+    let common = part.node.entries().iter().filter(|(key, node)| is_common(&key.name) && !node.is_null());
+    let common: serde_json::Map<String, Json> = common.map(|(key, node)| (key.name.clone(), node.to_json())).collect();
+    let common: CommonSpec = read(common.into(), &part.node, &part.path, findings)?;
+    check_common(&common, part, findings);
+    let inputs = match part.node.get("inputs").map(|node| &node.value) {
+        Some(Value::List(items)) => items.iter().filter_map(Node::text).map(Name::from).collect(),
+        _ => vec![],
+    };
+    Some(ComponentSpec {
+        name: part.key.name.clone().into(),
+        kind: part.kind.clone(),
+        inputs,
+        common,
+        options: options(part),
+    })
+}
+
+fn check_common(common: &CommonSpec, part: &Part, findings: &mut Vec<Finding>) {
+    let mut wrong = |path: &str, message: &str| tell(&part.node, &part.path, path, message.to_owned(), None, findings);
+    if common.guard.is_some_and(|guard| guard.max_concurrent == Some(0)) {
+        wrong("guard.max_concurrent", "0 would let no request pass; write 1 or more");
+    }
+    if common.retry.is_some_and(|retry| retry.attempts == 0) {
+        wrong("retry.attempts", "0 would not even try once; write 1 or more");
+    }
+    match common.workers {
+        Some(Workers::Fixed(0)) => wrong("workers", "0 workers would do nothing; write 1 or more"),
+        Some(Workers::Between { min, max }) if min > max => wrong("workers", "'min' is more than 'max'"),
+        _ => {}
+    }
+}
+
+/// One name, one component.
+fn check_names(parts: &[Part], findings: &mut Vec<Finding>) {
+    for (index, part) in parts.iter().enumerate() {
+        if let Some(other) = parts[..index].iter().find(|other| other.key.name == part.key.name) {
+            let message = format!("'{}' is also the name of a {}", part.key.name, other.role.name());
+            findings.push(
+                Finding::error(part.key.at, &part.path, message)
+                    .hint("give each component a name of its own".to_owned()),
+            );
+        }
+    }
+}
+
+/// Inputs and `after` name what is there, nothing runs in a circle, nothing is left over.
+fn check_inputs(parts: &[Part], findings: &mut Vec<Finding>) {
+    let names = |node: Option<&Node>| -> Vec<Node> {
+        match node.map(|node| &node.value) {
+            Some(Value::List(items)) => items.clone(),
+            _ => vec![],
+        }
+    };
+    let giving: Vec<&str> =
+        parts.iter().filter(|part| part.role != Role::Sink).map(|part| part.key.name.as_str()).collect();
+    let sinks: Vec<&str> =
+        parts.iter().filter(|part| part.role == Role::Sink).map(|part| part.key.name.as_str()).collect();
+    let mut used: Vec<String> = Vec::new();
+    for part in parts {
+        for (list, known, what) in [("inputs", &giving, "input"), ("after", &sinks, "sink")] {
+            for (index, item) in names(part.node.get(list)).iter().enumerate() {
+                let Some(name) = item.text().filter(|_| !item.unset) else { continue };
+                let path = format!("{}.{list}[{index}]", part.path);
+                if name == part.key.name {
+                    findings.push(Finding::error(item.at, path, format!("'{name}' cannot take its own rows")));
+                } else if !known.contains(&name) {
+                    let message = if sinks.contains(&name) && list == "inputs" {
+                        format!("'{name}' is a sink and gives no rows")
+                    } else {
+                        format!("unknown {what} '{name}'")
+                    };
+                    let others = known.iter().copied().filter(|other| *other != part.key.name);
+                    let hint = nearest::hint(name, others.collect::<Vec<_>>());
+                    findings.push(Finding::error(item.at, path, message).hint(hint));
+                } else if list == "inputs" {
+                    used.push(name.to_owned());
+                }
+            }
+        }
+    }
+    for part in parts.iter().filter(|part| part.role != Role::Sink && !used.contains(&part.key.name)) {
+        let message = format!("nothing takes the rows of {} '{}'", part.role.name(), part.key.name);
+        findings.push(
+            Finding::warning(part.key.at, &part.path, message)
+                .hint(format!("name it in the 'inputs' of a transform or sink: [{}]", part.key.name)),
+        );
+    }
+    for list in ["inputs", "after"] {
+        if let Some(part) = in_a_circle(parts, list) {
+            let at = part.node.get(list).map_or(part.key.at, |node| node.at);
+            findings.push(Finding::error(
+                at,
+                join(&part.path, list),
+                format!("'{}' waits for itself, through others", part.key.name),
+            ));
+        }
+    }
+}
+
+/// The first component that is reached from itself.
+fn in_a_circle<'p>(parts: &'p [Part], list: &str) -> Option<&'p Part> {
+    let next = |part: &Part| -> Vec<String> {
+        let items = part.node.get(list).map(|node| node.value.clone());
+        let Some(Value::List(items)) = items else { return vec![] };
+        items.iter().filter_map(Node::text).filter(|name| *name != part.key.name).map(str::to_owned).collect()
+    };
+    parts.iter().find(|start| {
+        let (mut open, mut seen) = (next(start), Vec::new());
+        while let Some(name) = open.pop() {
+            if name == start.key.name {
+                return true;
+            }
+            if !seen.contains(&name) {
+                open.extend(parts.iter().filter(|part| part.key.name == name).flat_map(next));
+                seen.push(name);
+            }
+        }
+        false
+    })
+}
