@@ -66,8 +66,6 @@ pub(crate) struct Attempt<'a> {
 pub(crate) enum Came {
     /// The run is over.
     ToTheEnd,
-    /// The run was over already: its process died before it could say so.
-    TooLate,
     /// The sinks that lagged behind have caught up; the next attempt goes on.
     CaughtUp,
     /// The targets know of an unfinished run that the state store does not: take that one up.
@@ -136,7 +134,10 @@ impl Attempt<'_> {
                 return Ok(Prepared::Done(Came::Across(newest.run.clone())));
             }
             if !other && sinks.iter().all(|sink| sink.held.as_ref().is_some_and(|held| held.last && held.run.id == self.run.id)) {
-                return Ok(Prepared::Done(Came::TooLate));
+                // Its process died, or lost the answer, before it could say so. The run asked for is this one: to read everything
+                // once more would double it.
+                tracing::info!("everything was committed already: the run is over");
+                return Ok(Prepared::Done(Came::ToTheEnd));
             }
         }
         let ours = newest.is_none_or(|newest| newest.run.id == self.run.id || newest.last);
@@ -184,12 +185,12 @@ impl Attempt<'_> {
         let place = |error: Error| error.at(format!("sink {}", node.name));
         let mut sink = (node.make)()?;
         let plan = sink.plan(&ctx.for_plan(), &Known::No).await.map_err(place)?;
-        let opened = sink.open(&ctx, self.run).await;
-        // From here on it must be closed, whatever came of it.
+        // From here on it must be closed, whatever comes of it, also if we are dropped in the middle.
         sinks.push(OpenSink { index, sink, plan, ctx, keeper: Keeper::Sink, held: None, seen: 0 });
         let Some(open) = sinks.last_mut() else { return Ok(()) };
+        let opened = open.sink.open(&open.ctx, self.run).await;
         let store = &self.engine.store;
-        open.seen = store.seen_checkpoint(&self.graph.name, &node.name)?.unwrap_or(0);
+        open.seen = store.seen_checkpoint(&self.graph.name, &node.name)?.map_or(0, |seen| seen.epoch);
         match opened.map_err(place)? {
             Held::Here(held) => {
                 if held.is_none() && open.seen > 0 {
@@ -307,21 +308,27 @@ impl Attempt<'_> {
             Ok(Ended::Last) => queues.iter().for_each(|queue| queue.finish()),
             Ok(Ended::Stopped) | Err(_) => cancel.cancel(),
         }
-        let ending = async {
-            while let Some(joined) = tasks.join_next().await {
-                first = worse(first.take(), outcome(joined));
+        // First they may end by themselves, then they are told to, then they are dropped.
+        for force in [|_: &mut JoinSet<_>, cancel: &CancellationToken| cancel.cancel(), |tasks: &mut JoinSet<_>, _: &_| tasks.abort_all()] {
+            let ending = async {
+                while let Some(joined) = tasks.join_next().await {
+                    first = worse(first.take(), outcome(joined));
+                }
+            };
+            if tokio::time::timeout(ENDING, ending).await.is_ok() {
+                break;
             }
-        };
-        let in_time = tokio::time::timeout(ENDING, ending).await.is_ok();
-        cancel.cancel();
-        if !in_time {
-            tasks.abort_all();
-            if tokio::time::timeout(ENDING, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
-                tracing::error!("a component blocks its thread and cannot be ended: {}", self.watchdog.named().join("; "));
-                tasks.detach_all();
-            }
+            force(&mut tasks, &cancel);
+        }
+        if tokio::time::timeout(ENDING, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+            tracing::error!("a component blocks its thread and cannot be ended: {}", self.watchdog.named().join("; "));
+            tasks.detach_all();
         }
         *self.dead_letters = letters.count();
+        if ended.is_err() && let Err(error) = letters.sync() {
+            // They are for whoever looks for the cause; the next attempt makes them anew.
+            tracing::warn!("{error}");
+        }
         match (ended, first) {
             // A stage's own error says more than that its neighbours were cancelled.
             (Err(error), first) => Err(worse(Some(error), first.map_or(Ok(()), Err)).unwrap_or_else(Error::cancelled)),
@@ -367,8 +374,9 @@ impl Attempt<'_> {
     }
 
     fn note_checkpoints(&self, coordinator: &Coordinator) {
+        let Some(checkpoint) = &coordinator.committed else { return };
         for sink in &coordinator.sinks {
-            let noted = self.engine.store.note_checkpoint(&self.graph.name, &sink.name, coordinator.epoch);
+            let noted = self.engine.store.note_checkpoint(&self.graph.name, &sink.name, checkpoint);
             if let Err(error) = noted {
                 tracing::warn!("cannot note how far sink {} is: {error}", sink.name);
             }
@@ -424,7 +432,7 @@ impl Attempt<'_> {
         };
         let (phase, phases) = watch::channel(Phase::Read);
         let (boundary, boundaries) = mpsc::channel(graph.sources.len().max(1) * 2);
-        let (flight, meter) = (Arc::new(Flight::default()), Arc::new(Meter::default()));
+        let (flight, meter) = (Arc::new(Flight::default()), Arc::new(Meter::new(graph.run.commit.rows)));
         let same_run = resume.same_run(self.run).is_some();
         let (mut tasks, mut source_handles, mut queues) = (JoinSet::new(), Vec::new(), Vec::new());
         let mut at = Positions::new();
@@ -453,6 +461,7 @@ impl Attempt<'_> {
                 phase: phases.clone(),
                 boundaries: boundary.clone(),
                 settled,
+                store: self.engine.store.clone(),
             };
             tasks.spawn(reading.run());
         }
@@ -529,6 +538,7 @@ impl Attempt<'_> {
             one_epoch,
             stop: self.stop.clone(),
             commits: 0,
+            committed: None,
         };
         Ok(Built { coordinator, tasks, letters, catching_up, queues })
     }

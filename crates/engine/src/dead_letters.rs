@@ -204,6 +204,15 @@ impl DeadLetters {
     }
 }
 
+impl Drop for DeadLetters {
+    /// What was not synced is let go of: to write it now, when another run may have opened the folder, could only double it.
+    fn drop(&mut self) {
+        if let Some(out) = self.out.take() {
+            let (_file, _unwritten) = out.into_parts();
+        }
+    }
+}
+
 /// Counts what is written.
 struct Counted<'a> {
     out: &'a mut BufWriter<File>,

@@ -4,9 +4,10 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+
 };
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use towpath_core::{
     Context, Error, ErrorKind, Name, PipelineSpec, Result, Run,
@@ -98,11 +99,11 @@ impl Engine {
         let began = Instant::now();
         let progress = options.progress.clone().unwrap_or_default();
         let mut report = RunReport::new(graph.name.clone());
+        let mut lock = None;
         let outcome = match self.store.lock_pipeline(&graph.name) {
-            Ok(Some(lock)) => {
-                let outcome = self.locked_run(graph, &options, &progress, &mut report).await;
-                drop(lock);
-                outcome
+            Ok(Some(held)) => {
+                lock = Some(held);
+                self.locked_run(graph, &options, &progress, &mut report).await
             }
             Ok(None) => {
                 report.locked = true;
@@ -125,6 +126,14 @@ impl Engine {
                 report.error = (report.status != Status::Cancelled).then_some(error);
             }
         }
+        if lock.is_some() {
+            let summary = serde_json::to_value(&report).unwrap_or_default();
+            if let Err(error) = self.store.end_run(&graph.name, &report.run_id, report.status.name(), &summary) {
+                // Everything is committed all the same; the next run finds that out from the targets.
+                tracing::warn!("cannot note how the run ended: {error}");
+            }
+        }
+        drop(lock);
         report
     }
 
@@ -166,12 +175,6 @@ impl Engine {
                 Ok(Came::ToTheEnd) => break Status::Completed,
                 Ok(Came::Stopped) => break Status::Cancelled,
                 Ok(Came::CaughtUp) => {}
-                Ok(Came::TooLate) => {
-                    // It had come to its end; what is asked for now is a new one.
-                    self.store.end_run(&graph.name, &run.id, Status::Completed.name(), &serde_json::Value::Null)?;
-                    (run, begun) = (new_run(), false);
-                    report.taken_up = false;
-                }
                 Ok(Came::Across(found)) => {
                     tracing::info!(run = %found.id, "taking up run {}, which the target says did not end", found.id);
                     (run, begun, report.taken_up) = (found, true, true);
@@ -193,9 +196,6 @@ impl Engine {
                 }
             }
         };
-        if status == Status::Completed && begun {
-            self.store.end_run(&graph.name, &run.id, status.name(), &serde_json::Value::Null)?;
-        }
         Ok(status)
     }
 
@@ -223,7 +223,7 @@ async fn within(deadline: Option<Instant>, graph: &Graph, attempt: &mut Attempt<
     let (outer, told) = (attempt.abort.clone(), attempt.abort.child_token());
     attempt.abort = told.clone();
     let timer = async {
-        tokio::time::sleep_until(deadline.into()).await;
+        tokio::time::sleep_until(deadline).await;
         told.cancel();
         std::future::pending::<Result<Came>>().await
     };

@@ -89,6 +89,8 @@ pub(crate) struct Coordinator {
     pub(crate) stop: CancellationToken,
     /// Counts commits, so that an attempt which got somewhere is known.
     pub(crate) commits: u64,
+    /// The last of them.
+    pub(crate) committed: Option<Checkpoint>,
 }
 
 impl Coordinator {
@@ -122,13 +124,14 @@ impl Coordinator {
                     None => return Err(Error::cancelled()),
                 },
                 () = self.stop.cancelled(), if !stopping => self.close(),
+                () = self.meter.full.notified(), if !self.one_epoch && self.until.is_none() => self.close(),
                 _ = tick.tick() => {
                     let pieces = self.meter.pieces.load(Ordering::Relaxed);
                     if pieces == 0 {
                         since = Instant::now();
                     } else if !self.one_epoch && self.until.is_none() {
                         let due = since.elapsed() >= self.commit.every.0;
-                        if due || self.meter.rows.load(Ordering::Relaxed) >= self.commit.rows {
+                        if due {
                             self.close();
                         }
                         // The sources are in the middle of something long: what is harmless to write twice is published all the same.
@@ -163,8 +166,7 @@ impl Coordinator {
                 source.state = SourceState::Reading;
             }
         }
-        self.meter.pieces.store(0, Ordering::Relaxed);
-        self.meter.rows.store(0, Ordering::Relaxed);
+        self.meter.begin();
         self.phase.send_replace(Phase::Read);
     }
 
@@ -204,6 +206,7 @@ impl Coordinator {
         for source in &self.sources {
             source.settled.push(Settled::UpTo(checkpoint.clone()));
         }
+        self.committed = Some(checkpoint);
         Ok(())
     }
 

@@ -204,9 +204,9 @@ impl Gate {
         let clock = self.store.clock();
         // First without the write lock: most questions of one who waits are answered with no.
         let now = clock.now();
-        let history = self.store.read(|db| history(db, &self.origin))?;
-        if history.iter().all(|lease| *lease.boot == *now.boot)
-            && let wait @ Passage::Wait { .. } = self.decide(&history, now.ms)
+        let seen = self.store.read(|db| history(db, &self.origin))?;
+        if seen.iter().all(|lease| *lease.boot == *now.boot)
+            && let wait @ Passage::Wait { .. } = self.decide(&seen, now.ms)
         {
             return Ok(wait);
         }

@@ -1,16 +1,43 @@
 //! Plans and runs pipelines.
 //!
-//! The way of a batch: [`graph`] is the pipeline as components; `run` opens the sinks (they say where to resume), then the
-//! sources, and makes an attempt; `stage` has one task per component, joined by `edge`s bounded by count and by bytes;
-//! `epoch` closes an epoch when it is time, waits until everything has arrived, and commits all sinks in lockstep.
-//! Beside it: [`call`] is the door to the outside, [`state`] what is remembered, [`dead_letters`] what was refused,
-//! [`pulse`] and [`progress`] the signs of life.
+//! The way of a batch: [`Graph`] is the pipeline as components; `engine` takes the pipeline's lock and finds the run to go on
+//! with; `attempt` opens the sinks (they say where to resume: `resume`), then the sources, and builds the stages; `stage` has one task per
+//! component, joined by `edge`s bounded by count and by bytes; `epoch` closes an epoch when it is time, waits until everything
+//! has arrived, and commits all sinks in lockstep.
+//!
+//! Beside it: [`plan`] says what a run would do, [`call`] is the door to the outside ([`guard`], [`breaker`], [`credentials`]),
+//! [`state`] what is remembered, [`dead_letters`] what was refused (`letters` hands it over), [`pulse`], `watchdog` and [`progress`] the
+//! signs of life, [`library`] builds pipelines in Rust.
 
+mod attempt;
+pub mod breaker;
+pub mod call;
+pub mod credentials;
 pub mod dead_letters;
+mod edge;
+mod engine;
+mod epoch;
+mod graph;
+pub mod guard;
+mod letters;
+pub mod library;
+pub mod plan;
+mod preview;
 pub mod progress;
 pub mod pulse;
 pub mod report;
+mod resume;
+mod rules;
+mod spill;
+mod stage;
 pub mod state;
+mod watchdog;
 
+pub use engine::{Engine, RunOptions};
+pub use graph::Graph;
+pub use library::Pipeline;
+pub use plan::PlanReport;
+pub use preview::Preview;
 pub use progress::Progress;
 pub use report::{RunReport, Status};
+pub use state::StateStore;

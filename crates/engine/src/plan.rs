@@ -208,7 +208,7 @@ impl Engine {
     fn last_checkpoint(&self, graph: &Graph) -> Result<Option<Checkpoint>> {
         let mut newest: Option<Checkpoint> = None;
         for node in &graph.sinks {
-            let checkpoint = self.store.checkpoint(&graph.name, &node.name)?;
+            let checkpoint = self.store.seen_checkpoint(&graph.name, &node.name)?;
             if checkpoint.as_ref().map(|found| found.epoch) > newest.as_ref().map(|found| found.epoch) {
                 newest = checkpoint;
             }
@@ -218,7 +218,7 @@ impl Engine {
 
     fn last_duration(&self, graph: &Graph) -> Option<Duration> {
         let runs = self.store.last_runs(&graph.name, 1).ok()?;
-        let seconds = runs.first()?.summary.get("elapsed_seconds")?.as_f64()?;
+        let seconds = runs.first()?.summary.as_ref()?.get("elapsed_seconds")?.as_f64()?;
         Duration::try_from_secs_f64(seconds).ok()
     }
 }

@@ -5,9 +5,10 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use towpath_core::{Name, pipeline::Role};
 
 /// What a stage waits for.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use arrow_array::{BooleanArray, RecordBatch};
+use arrow_schema::SchemaRef;
 use tokio::sync::{mpsc, watch};
 use towpath_core::{
     Delivery, Error, Mark, Next, Original, Partition, Piece, Position, Resume, Result, Run, Settled, Source,
@@ -16,7 +17,7 @@ use towpath_core::{
 };
 
 use super::Stage;
-use crate::{edge::Flight, pulse::Waiting};
+use crate::{edge::Flight, pulse::Waiting, state::StateStore};
 
 /// What the sources are to do. Changes only by the coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,30 @@ pub(crate) struct Meter {
     /// Pieces.
     pub(crate) pieces: AtomicU64,
     /// Rows.
-    pub(crate) rows: AtomicU64,
+    rows: AtomicU64,
+    /// So many rows make an epoch.
+    limit: u64,
+    /// Tells that they are there.
+    pub(crate) full: tokio::sync::Notify,
+}
+
+impl Meter {
+    /// Counts up to the rows that make an epoch, and then says so.
+    pub(crate) fn new(limit: u64) -> Self {
+        Self { limit, ..Self::default() }
+    }
+    fn count(&self, rows: u64) {
+        self.pieces.fetch_add(1, Ordering::Relaxed);
+        let before = self.rows.fetch_add(rows, Ordering::Relaxed);
+        if before < self.limit && before + rows >= self.limit {
+            self.full.notify_one();
+        }
+    }
+    /// Counts from nothing again.
+    pub(crate) fn begin(&self) {
+        self.pieces.store(0, Ordering::Relaxed);
+        self.rows.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Everything a source's task needs.
@@ -61,6 +85,8 @@ pub(crate) struct SourceStage {
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) boundaries: mpsc::Sender<AtBoundary>,
     pub(crate) settled: Arc<SettledQueue>,
+    /// Remembers the schema for later plans.
+    pub(crate) store: StateStore,
 }
 
 /// What a source is still to hear.
@@ -124,9 +150,10 @@ impl SourceStage {
     }
 
     async fn read(&mut self) -> Result<()> {
-        let Self { stage, source, index, phase, boundaries, settled, flight, meter, start, .. } = self;
+        let Self { stage, source, index, phase, boundaries, settled, flight, meter, start, store, .. } = self;
         let stage = &*stage;
-        let mut reader = Reader { stage, flight, meter, settled, seq: 0, at: std::mem::take(start), at_boundary: true };
+        let at = std::mem::take(start);
+        let mut reader = Reader { stage, flight, meter, settled, store, schema: None, seq: 0, at, at_boundary: true };
         let work = async {
             loop {
                 match reader.next(source.as_mut(), *index, phase, boundaries).await? {
@@ -174,6 +201,8 @@ struct Reader<'a> {
     flight: &'a Arc<Flight>,
     meter: &'a Meter,
     settled: &'a Arc<SettledQueue>,
+    store: &'a StateStore,
+    schema: Option<SchemaRef>,
     seq: u64,
     at: BTreeMap<Partition, Position>,
     at_boundary: bool,
@@ -244,13 +273,20 @@ impl Reader<'_> {
             Mark::Within(_) | Mark::One(_) => {}
         }
         self.at_boundary = mark.is_boundary();
+        let schema = rows.schema_ref();
+        if rows.num_columns() > 0 && self.schema.as_ref() != Some(schema) {
+            self.store.put_schema(self.stage.ctx.pipeline(), &self.stage.name, schema)?;
+            self.schema = Some(Arc::clone(schema));
+        }
         let id = PieceId { source: self.stage.name.clone(), seq: self.seq, mark };
         self.seq += 1;
-        self.stage.letters.read((rows.num_rows() + rejects.iter().filter(|r| !matches!(r.row, Original::Row(_))).count()) as u64);
         let kept = without(&rows, &rejects)?;
+        let read = kept.num_rows() + rejects.len();
+        self.stage.letters.read(read as u64);
+        // `emit` counts those that go on.
+        self.stage.progress.rows_out.add(rejects.len() as u64);
         self.stage.reject(Some(&id), Some(&rows), rejects)?;
-        self.meter.pieces.fetch_add(1, Ordering::Relaxed);
-        self.meter.rows.fetch_add(kept.num_rows() as u64, Ordering::Relaxed);
+        self.meter.count(kept.num_rows() as u64);
         let tracker = Arc::new(OneByOne(Arc::clone(self.settled)));
         self.stage.emit(kept, Delivery::new(id, tracker), self.flight.take_off()).await
     }

@@ -25,9 +25,9 @@ const VERSIONS: &[&str] = &[
         pipeline TEXT NOT NULL, sink TEXT NOT NULL, fence INTEGER NOT NULL, checkpoint TEXT,
         PRIMARY KEY (pipeline, sink)
     ) STRICT;
-    -- The last epoch that a sink which holds its own is known to have committed.
+    -- A copy of the last checkpoint that a sink is known to have committed, wherever it keeps its own.
     CREATE TABLE seen (
-        pipeline TEXT NOT NULL, sink TEXT NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY (pipeline, sink)
+        pipeline TEXT NOT NULL, sink TEXT NOT NULL, checkpoint TEXT NOT NULL, PRIMARY KEY (pipeline, sink)
     ) STRICT;
     CREATE TABLE resets (pipeline TEXT PRIMARY KEY, asked TEXT NOT NULL) STRICT;
     CREATE TABLE schemas (

@@ -168,16 +168,6 @@ impl StateStore {
         Ok((Fence(fence), text.map(|text| parse("checkpoint", &text)).transpose()?))
     }
 
-    /// A sink's checkpoint, without opening it: for plans.
-    pub fn checkpoint(&self, pipeline: &Name, sink: &Name) -> Result<Option<Checkpoint>> {
-        let text: Option<Option<String>> = self.read(|db| {
-            db.prepare_cached("SELECT checkpoint FROM checkpoints WHERE pipeline = ?1 AND sink = ?2")?
-                .query_row([&**pipeline, &**sink], |row| row.get(0))
-                .optional()
-        })?;
-        text.flatten().map(|text| parse("checkpoint", &text)).transpose()
-    }
-
     /// Stores a sink's checkpoint, durably, if the fence is still ours; [`Conflict`](towpath_core::ErrorKind::Conflict) if not.
     pub fn put_checkpoint(&self, pipeline: &Name, sink: &Name, fence: Fence, checkpoint: &Checkpoint) -> Result<()> {
         let text = write(checkpoint)?;
@@ -195,24 +185,23 @@ impl StateStore {
         Ok(())
     }
 
-    /// The last epoch that a sink which holds its own checkpoint is known to have committed. A sink that knows of less was made anew.
-    pub fn seen_checkpoint(&self, pipeline: &Name, sink: &Name) -> Result<Option<u64>> {
-        let epoch: Option<i64> = self.read(|db| {
-            db.prepare_cached("SELECT epoch FROM seen WHERE pipeline = ?1 AND sink = ?2")?
+    /// The last checkpoint that a sink is known to have committed, wherever it keeps it: for plans, which open no sink, and because
+    /// a sink that knows of less was made anew.
+    pub fn seen_checkpoint(&self, pipeline: &Name, sink: &Name) -> Result<Option<Checkpoint>> {
+        let text: Option<String> = self.read(|db| {
+            db.prepare_cached("SELECT checkpoint FROM seen WHERE pipeline = ?1 AND sink = ?2")?
                 .query_row([&**pipeline, &**sink], |row| row.get(0))
                 .optional()
         })?;
-        Ok(epoch.map(|epoch| epoch as u64))
+        text.map(|text| parse("checkpoint", &text)).transpose()
     }
 
-    /// Remembers that a sink which holds its own checkpoint has committed an epoch.
-    pub fn note_checkpoint(&self, pipeline: &Name, sink: &Name, epoch: u64) -> Result<()> {
+    /// Remembers that a sink has committed a checkpoint.
+    pub fn note_checkpoint(&self, pipeline: &Name, sink: &Name, checkpoint: &Checkpoint) -> Result<()> {
+        let text = write(checkpoint)?;
         self.write(|db| {
-            db.prepare_cached("REPLACE INTO seen (pipeline, sink, epoch) VALUES (?1, ?2, ?3)")?.execute(params![
-                &**pipeline,
-                &**sink,
-                epoch as i64
-            ])?;
+            db.prepare_cached("REPLACE INTO seen (pipeline, sink, checkpoint) VALUES (?1, ?2, ?3)")?
+                .execute([&**pipeline, &**sink, &text])?;
             Ok(())
         })
     }
