@@ -87,7 +87,7 @@ impl<'s> Checker<'s, '_> {
         let schema = self.resolved(schema);
         if schema.get("writeOnly") == Some(&Json::Bool(true)) && !matches!(node.value, Value::Map(_)) {
             self.secrets.spans.push(node.at);
-            self.secrets.values.extend(node.raw.iter().map(|raw| raw.text.clone()));
+            self.secrets.values.extend(node.raw.iter().filter(|raw| raw.text.len() > 3).map(|raw| raw.text.clone()));
         }
         if node.unset {
             return;
@@ -337,8 +337,11 @@ impl<'s> Checker<'s, '_> {
         let Value::Map(entries) = &mut node.value else { return };
         for name in &object.required {
             if !entries.iter().any(|(key, _)| key.name == *name) {
-                let hint =
-                    object.properties.iter().find(|(known, _)| known == name).and_then(|(_, schema)| hint_of(schema));
+                let hint = object
+                    .properties
+                    .iter()
+                    .find(|(known, _)| known == name)
+                    .and_then(|(_, schema)| hint_of(name, schema));
                 self.findings.push(
                     Finding::error(crate::tree::At { end: at.start, ..at }, path, format!("'{name}' is missing"))
                         .hint(hint),
@@ -364,7 +367,18 @@ impl<'s> Checker<'s, '_> {
                 }
             }
         }
+        // Beside a password, a key with a slip in it is most likely the password.
+        let near_secrets =
+            object.properties.iter().any(|(_, schema)| schema.get("writeOnly") == Some(&Json::Bool(true)));
         for key in unknown {
+            if let Some((_, value)) = entries.iter_mut().find(|(other, _)| near_secrets && other.name == key.name) {
+                value.walk_mut("", &mut |_, node| {
+                    self.secrets.spans.extend(node.raw.as_ref().map(|_| node.at));
+                    self.secrets
+                        .values
+                        .extend(node.raw.iter().filter(|raw| raw.text.len() > 3).map(|raw| raw.text.clone()));
+                });
+            }
             let unused = known.iter().copied().filter(|name| !entries.iter().any(|(key, _)| key.name == *name));
             let hint = match nearest::nearest(&key.name, unused) {
                 Some(near) => {
@@ -488,11 +502,11 @@ fn bounds(schema: &Json) -> (Option<f64>, Option<f64>) {
     (number("minimum"), number("maximum").or(most))
 }
 
-/// The first sentence of what a key is for.
-fn hint_of(schema: &Json) -> Option<String> {
+/// What a key is for, in the first sentence of its description.
+fn hint_of(name: &str, schema: &Json) -> Option<String> {
     let text = schema.get("description")?.as_str()?.replace('\n', " ");
     let sentence = text.split_once(". ").map_or(text.as_str(), |(first, _)| first).trim_end_matches('.');
     let mut letters = sentence.chars();
     let first = letters.next()?.to_lowercase();
-    Some(format!("{first}{}", letters.as_str()))
+    Some(format!("add '{name}': {first}{}", letters.as_str()))
 }

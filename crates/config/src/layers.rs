@@ -172,7 +172,7 @@ fn braces_hint(finding: Finding, text: &str) -> Finding {
     let from = text[..at.start].trim_end().rfind('\n').map_or(0, |newline| newline + 1);
     let to = text[at.start..].find('\n').map_or(text.len(), |newline| at.start + newline);
     let line = &text[from..to];
-    if finding.hint.is_none() && line.contains("${") && line.contains(['{', '[']) && !line.contains("\"${") {
+    if line.contains("${") && line.contains(['{', '[']) && !line.contains("\"${") {
         return finding.hint("inside { } and [ ], put quotes around a variable: \"${NAME}\"".to_owned());
     }
     finding

@@ -87,7 +87,7 @@ pub fn load(file: &Path, settings: &Settings) -> Result<Loaded, Problems> {
         layers.push(Layer::file(layers.len(), name, text, &mut findings));
     }
     let main = layers.len() - 1;
-    let broken = findings.iter().any(|finding| finding.message.starts_with("this is not YAML"));
+    let broken = findings.iter().any(|finding| finding.message.starts_with(tree::NOT_YAML));
     let below: Vec<tree::Node> = layers.iter().map(|layer| layer.root.clone()).collect();
     let below: Vec<&tree::Node> = below.iter().collect();
     for (variable, value) in layers::overrides(&settings.variables) {
@@ -108,7 +108,7 @@ pub fn load(file: &Path, settings: &Settings) -> Result<Loaded, Problems> {
     } else {
         let shared_root = shared_index.and_then(|index: usize| layers.get(index)).map(|layer| &layer.root);
         findings.extend(spec::check_shared(shared_root));
-        spec::build(&mut merged, file, &mut findings, &mut secrets)
+        spec::build(&mut merged, file, main + 1, &mut findings, &mut secrets)
     };
     let problems = settle(findings, &layers, &secrets);
     match spec.filter(|_| problems.iter().all(|problem| problem.severity == Severity::Warning)) {

@@ -8,5 +8,8 @@ pub(crate) fn check_cron(text: &str) -> Result<(), String> {
         return Err(format!("it has {} fields", text.split_whitespace().count()));
     }
     let parser = CronParser::builder().seconds(Seconds::Disallowed).build();
-    parser.parse(text).map(drop).map_err(|error| error.to_string().to_lowercase())
+    parser.parse(text).map(drop).map_err(|error| {
+        let text = error.to_string().to_lowercase();
+        text.trim_start_matches("component error: ").trim_end_matches('.').to_owned()
+    })
 }

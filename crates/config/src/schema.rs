@@ -53,7 +53,7 @@ pub(crate) fn top_level() -> Json {
     let mut own = properties(&mut schema_of::<TopLevel>());
     let mut all = Map::new();
     for key in ["version", "name", "schedule"] {
-        all.extend(own.remove_entry(key));
+        all.extend(own.shift_remove_entry(key));
     }
     for role in ROLES {
         let what = match role {
@@ -87,8 +87,8 @@ pub(crate) fn component(connector: &Connector, role: Role, common: &Map<String, 
     let mut schema = connector.schema(role)?.to_value();
     let own = properties(&mut schema);
     let object = schema.as_object_mut()?;
-    object.remove("$schema");
-    object.remove("title");
+    object.shift_remove("$schema");
+    object.shift_remove("title");
     object.insert("description".to_owned(), connector.summary.into());
     object.insert("type".to_owned(), "object".into());
     let mut all = Map::new();
@@ -106,14 +106,14 @@ pub(crate) fn component(connector: &Connector, role: Role, common: &Map<String, 
     for (key, schema) in common {
         all.entry(key.clone()).or_insert_with(|| schema.clone());
     }
-    if let Some(Json::Array(more)) = object.remove("required") {
+    if let Some(Json::Array(more)) = object.shift_remove("required") {
         required.extend(more);
     }
     object.insert("properties".to_owned(), all.into());
     object.insert("required".to_owned(), required.into());
     // Keys may also come from the branch of a `oneOf` beside them, so `additionalProperties` would say too much.
     if object.get("additionalProperties").is_none_or(|value| *value == json!(false)) {
-        object.remove("additionalProperties");
+        object.shift_remove("additionalProperties");
         object.insert("unevaluatedProperties".to_owned(), false.into());
     }
     Some(schema)
@@ -128,7 +128,8 @@ pub fn schema() -> Json {
         let mut branches = Vec::new();
         for connector in Connector::all() {
             if let Some(mut schema) = component(connector, role, &common) {
-                if let Some(Json::Object(own)) = schema.as_object_mut().and_then(|object| object.remove("$defs")) {
+                if let Some(Json::Object(own)) = schema.as_object_mut().and_then(|object| object.shift_remove("$defs"))
+                {
                     definitions.extend(own);
                 }
                 branches.push(schema);

@@ -24,8 +24,8 @@ pub(crate) fn mark_secrets(layers: &mut [Layer], secrets: &mut Secrets) {
     for layer in layers {
         let environment = layer.origin == Origin::Environment;
         layer.root.walk_mut("", &mut |path, node| {
-            let key = path.rsplit('.').next().unwrap_or(path);
-            if let Some(raw) = node.raw.as_ref().filter(|_| sounds_secret(key)) {
+            // A secret of the wrong shape is still one: every part of the path counts.
+            if let Some(raw) = node.raw.as_ref().filter(|_| sounds_secret(path)) {
                 secrets.spans.push(node.at);
                 if environment || raw.text.len() > 3 {
                     secrets.values.push(raw.text.clone());
@@ -58,10 +58,11 @@ struct Part {
     kind: String,
 }
 
-/// Builds the pipeline; `None` where errors leave nothing to build. The second value names the components with unset variables.
+/// Builds the pipeline; `files` is the number of layers that are files. `None` where errors leave nothing to build. The second value names the components with unset variables.
 pub(crate) fn build(
     root: &mut Node,
     file: &Path,
+    files: usize,
     findings: &mut Vec<Finding>,
     secrets: &mut Secrets,
 ) -> (Option<PipelineSpec>, Vec<String>) {
@@ -84,11 +85,13 @@ pub(crate) fn build(
         if let Some(node) = root.get(section(role)).filter(|_| entries.is_empty() && role != Role::Transform) {
             findings.push(Finding::error(node.at, section(role), format!("there is no {} here", role.name())));
         }
+        let in_files: Vec<String> =
+            entries.iter().filter(|(key, _)| key.at.layer < files).map(|(key, _)| key.name.clone()).collect();
         for (key, node) in entries {
             let path = join(section(role), &key.name);
             check_component_name(&key, &path, findings);
             let mut part = Part { role, key, path, node, kind: String::new() };
-            if let Some(connector) = find_connector(&mut part, findings) {
+            if let Some(connector) = find_connector(&mut part, files, &in_files, findings) {
                 let before = findings.len();
                 if let Some(schema) = schema::component(connector, role, &common) {
                     findings.extend(check::check(&schema, &mut part.node, &part.path, secrets));
@@ -167,9 +170,12 @@ fn locate<'p>(node: &Node, path: &'p str) -> (At, &'p str) {
 }
 
 fn top_level(root: &Node, findings: &mut Vec<Finding>) -> Option<TopLevel> {
+    // What the schema found wanting was told; the rest is still worth a look.
+    let told: Vec<String> =
+        findings.iter().filter_map(|finding| finding.key.split(['.', '[']).next()).map(str::to_owned).collect();
     let mut object = serde_json::Map::new();
     for (key, node) in root.entries().iter().filter(|(_, node)| !node.is_null()) {
-        if !ROLES.iter().any(|role| section(*role) == key.name) {
+        if !ROLES.iter().any(|role| section(*role) == key.name) && !told.contains(&key.name) {
             object.insert(key.name.clone(), node.to_json());
         }
     }
@@ -261,7 +267,12 @@ fn check_component_name(key: &Key, path: &str, findings: &mut Vec<Finding>) {
     }
 }
 
-fn find_connector(part: &mut Part, findings: &mut Vec<Finding>) -> Option<&'static Connector> {
+fn find_connector(
+    part: &mut Part,
+    files: usize,
+    names_here: &[String],
+    findings: &mut Vec<Finding>,
+) -> Option<&'static Connector> {
     let role = part.role.name();
     if !matches!(part.node.value, Value::Map(_)) {
         let message = format!("a {role} is a mapping, this is {}", part.node.kind());
@@ -272,6 +283,14 @@ fn find_connector(part: &mut Part, findings: &mut Vec<Finding>) -> Option<&'stat
         return None;
     }
     let Some(kind) = part.node.get("type") else {
+        if part.key.at.layer >= files {
+            // A flag or a variable is meant for a component of the file.
+            let hint = nearest::hint(&part.key.name, names_here.iter().map(String::as_str));
+            findings.push(
+                Finding::error(part.key.at, &part.path, format!("unknown {role} '{}'", part.key.name)).hint(hint),
+            );
+            return None;
+        }
         let names = connector::names(part.role).join(", ");
         findings.push(
             Finding::error(part.key.at, &part.path, format!("'type' is missing in {role} '{}'", part.key.name))
@@ -436,7 +455,10 @@ fn check_inputs(parts: &[Part], findings: &mut Vec<Finding>) {
                         format!("unknown {what} '{name}'")
                     };
                     let others = known.iter().copied().filter(|other| *other != part.key.name);
-                    let hint = nearest::hint(name, others.collect::<Vec<_>>());
+                    let mut others: Vec<&str> = others.collect();
+                    others.dedup();
+                    let hint =
+                        nearest::hint(name, others).or_else(|| Some(format!("there is no other {what}; take it out")));
                     findings.push(Finding::error(item.at, path, message).hint(hint));
                 } else if list == "inputs" {
                     used.push(name.to_owned());
@@ -444,7 +466,9 @@ fn check_inputs(parts: &[Part], findings: &mut Vec<Finding>) {
             }
         }
     }
-    for part in parts.iter().filter(|part| part.role != Role::Sink && !used.contains(&part.key.name)) {
+    // With a wrong name somewhere, it is most likely that one which was meant.
+    let errors = findings.iter().any(|finding| finding.severity == Severity::Error);
+    for part in parts.iter().filter(|part| !errors && part.role != Role::Sink && !used.contains(&part.key.name)) {
         let message = format!("nothing takes the rows of {} '{}'", part.role.name(), part.key.name);
         findings.push(
             Finding::warning(part.key.at, &part.path, message)

@@ -12,6 +12,9 @@ use crate::problem::line_of;
 /// More values than any honest file has. Aliases of aliases grow without bound.
 const MOST_NODES: usize = 200_000;
 
+/// How the message about a file begins that cannot be read at all.
+pub(crate) const NOT_YAML: &str = "this is not YAML";
+
 /// A stretch of a layer's text, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct At {
@@ -216,11 +219,16 @@ impl<'t, I: granit_parser::BorrowedInput<'t>> Reader<'t, I> {
     }
 
     fn syntax(&self, error: &ScanError) -> Flaw {
-        let start = error.marker().byte_offset().unwrap_or(self.text.len()).min(self.text.len());
-        let at = At { layer: self.layer, start, end: start };
+        let mut start = error.marker().byte_offset().unwrap_or(self.text.len()).min(self.text.len());
         let info = error.info();
         let message = if info.is_empty() { "it cannot be read".to_owned() } else { info };
-        Flaw { at, path: String::new(), message: format!("this is not YAML: {message}"), hint: None }
+        let mut hint = "look for a missing bracket, quote or indent on this line or just above it";
+        if message.contains("tab") {
+            start = self.text[start..].find('\t').map_or(start, |tab| start + tab);
+            hint = "indent with spaces";
+        }
+        let at = At { layer: self.layer, start, end: start };
+        Flaw { at, path: String::new(), message: format!("{NOT_YAML}: {message}"), hint: Some(hint.to_owned()) }
     }
 
     fn at(&self, span: &Span) -> At {
