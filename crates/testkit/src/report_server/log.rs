@@ -20,6 +20,8 @@ pub struct Asked {
     pub target: String,
     /// What the `Authorization` header held.
     pub sent: Sent,
+    /// Who it was: the account signed in, or the one a refused proof was for.
+    pub account: Option<String>,
     /// Why a proof was refused.
     pub refused: Option<Refused>,
     /// What it was answered with.
@@ -129,6 +131,18 @@ impl Log {
     /// How many proofs (`Type 3`) came.
     pub fn proofs(&self) -> usize {
         self.with(|inner| inner.asked.iter().filter(|asked| asked.sent == Sent::Type3).count())
+    }
+    /// How many proofs came, by account (in lower case) and outcome; `None`: let in.
+    pub fn outcomes(&self) -> Vec<(String, Option<Refused>, usize)> {
+        let mut outcomes: Vec<(String, Option<Refused>, usize)> = vec![];
+        for asked in self.requests().into_iter().filter(|asked| asked.sent == Sent::Type3) {
+            let account = asked.account.unwrap_or_default().to_lowercase();
+            match outcomes.iter_mut().find(|(name, refused, _)| *name == account && *refused == asked.refused) {
+                Some((.., count)) => *count += 1,
+                None => outcomes.push((account, asked.refused, 1)),
+            }
+        }
+        outcomes
     }
     /// How many proofs were made with a wrong password. (Those that came after a lockout are not looked at; count
     /// [`refused`](Log::refused) for them.)

@@ -132,6 +132,10 @@ pub(super) fn date(text: &str) -> Option<DateTime> {
 }
 
 impl Parameter {
+    /// Whether text is a value of its type.
+    pub(super) fn accepts(&self, text: &str) -> bool {
+        self.kind.accepts(text)
+    }
     /// A parameter that must be given.
     pub fn new(name: &str, kind: Kind) -> Self {
         let (nullable, multi, prompt) = (false, false, true);

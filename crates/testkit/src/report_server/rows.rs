@@ -20,7 +20,8 @@ pub const COLUMNS: [&str; 12] = [
 
 const LINES: [(&str, &[&str]); 3] = [("L1", &["S11", "S12"]), ("L2", &["S21"]), ("L3", &["S31", "S32", "S33"])];
 const COMPONENTS: [&str; 5] = ["Hinge, left", "Hinge, right", "Mainboard", "Display 14\"", "Battery pack"];
-const REMARKS: [&str; 8] = ["", "", "", "retightened", "second pass, same tool", "", "scanner said \"no read\"", "Prüfung ok"];
+const REMARKS: [&str; 8] =
+    ["", "", "", "retightened", "second pass, same tool", "", "scanner said \"no read\"", "Prüfung ok"];
 const SHIFTS: [&str; 3] = ["Early", "Late", "Night"];
 
 const HOUR: i128 = 3_600_000;
@@ -41,11 +42,14 @@ impl Span {
     /// The rows stamped in `[from, to)`, or `[from, to]`.
     pub fn between(from: DateTime, to: DateTime, inclusive: bool, per_hour: u64) -> Self {
         // Row k is stamped floor(k × hour / n): so the first one at or after t is ceil(t × n / hour).
-        let index = |at: i128| (at * i128::from(per_hour)).div_euclid(HOUR) + i128::from((at * i128::from(per_hour)).rem_euclid(HOUR) != 0);
+        let index = |at: i128| {
+            (at * i128::from(per_hour)).div_euclid(HOUR) + i128::from((at * i128::from(per_hour)).rem_euclid(HOUR) != 0)
+        };
         let (first, last) = (index(millis(from)), index(millis(to) + i128::from(inclusive)));
         Self { first, last: last.max(first), per_hour: per_hour.max(1) }
     }
     /// How many rows that are.
+    #[cfg(test)]
     pub fn rows(self) -> u64 {
         u64::try_from(self.last - self.first).unwrap_or(0)
     }
@@ -58,6 +62,7 @@ fn millis(at: DateTime) -> i128 {
 }
 
 /// Writes rows as CSV, one after the other.
+#[derive(Debug)]
 pub(super) struct Writer {
     span: Span,
     next: i128,
@@ -111,7 +116,11 @@ impl Writer {
         out.push(b',');
         let hour = at.div_euclid(HOUR).rem_euclid(24) as usize;
         out.extend_from_slice(SHIFTS[(hour + 18) % 24 / 8].as_bytes());
-        out.extend_from_slice(if (random >> 32) % 50 == 0 { b",FAIL,".as_slice() } else { b",PASS,".as_slice() });
+        out.extend_from_slice(if (random >> 32).is_multiple_of(50) {
+            b",FAIL,".as_slice()
+        } else {
+            b",PASS,".as_slice()
+        });
         float(out, 400 + (random >> 36) % 900, 2);
         out.push(b',');
         float(out, 18_000 + (random >> 46) % 9_000, 3);
@@ -175,7 +184,13 @@ fn digits(out: &mut Vec<u8>, mut number: u64, width: usize) {
 fn float(out: &mut Vec<u8>, scaled: u64, decimals: u32) {
     let unit = 10u64.pow(decimals);
     let whole = scaled / unit;
-    let width = if whole < 10 { 1 } else if whole < 100 { 2 } else { 3 };
+    let width = if whole < 10 {
+        1
+    } else if whole < 100 {
+        2
+    } else {
+        3
+    };
     digits(out, whole, width);
     out.push(b'.');
     digits(out, scaled % unit, decimals as usize);

@@ -78,8 +78,8 @@ pub(super) enum Step {
     Offer,
     /// A `Type 1` came, this goes back.
     Challenge(String),
-    /// A `Type 3` came and is not taken.
-    Refused(Refused),
+    /// A `Type 3` came for this account and is not taken.
+    Refused(String, Refused),
 }
 
 /// What the `Authorization` header held, for the log.
@@ -96,6 +96,17 @@ pub enum Sent {
 }
 
 impl Gate {
+    /// Whether an account is locked.
+    pub fn is_locked(&self, user: &str) -> bool {
+        let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = wrong.get(&user.to_uppercase()).copied().unwrap_or(0);
+        self.lockout_after.is_some_and(|limit| count >= limit)
+    }
+    /// Forgets its wrong passwords.
+    pub fn unlock(&self, user: &str) {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).remove(&user.to_uppercase());
+    }
+
     /// Takes one request of a connection.
     pub fn step(&self, state: &mut State, header: Option<&str>) -> (Sent, Step) {
         if self.schemes.is_empty() {
@@ -137,7 +148,7 @@ impl Gate {
                         let last = wrapped.then(|| spnego::write(spnego::State::Completed, None));
                         Step::Pass { user, token: last.map(|token| header_value(scheme, &token)) }
                     }
-                    Err(why) => Step::Refused(why),
+                    Err((user, why)) => Step::Refused(user, why),
                 };
                 (Sent::Type3, step)
             }
@@ -152,7 +163,12 @@ impl Gate {
         Some((scheme, BASE64_STANDARD.decode(token.trim()).ok()?))
     }
 
-    fn authenticate(&self, state: State, message: &[u8]) -> Result<String, Refused> {
+    fn authenticate(&self, state: State, message: &[u8]) -> Result<String, (String, Refused)> {
+        let user = Authenticate::parse(message).map(|answer| answer.user).unwrap_or_default();
+        self.verify(state, message).map_err(|why| (user, why))
+    }
+
+    fn verify(&self, state: State, message: &[u8]) -> Result<String, Refused> {
         let State::Challenged { negotiate, challenge, message: ours } = state else { return Err(Refused::Malformed) };
         let answer = Authenticate::parse(message)?;
         let same = |account: &&Account| {
