@@ -181,8 +181,10 @@ impl FromStr for Pin {
         let Some(hex) = text.strip_prefix("sha256:") else { return Ok(Self::File(text.into())) };
         let digits: Vec<u32> =
             hex.chars().filter(|c| *c != ':').map(|c| c.to_digit(16).unwrap_or(u32::from(u8::MAX))).collect();
-        let bytes: Option<Vec<u8>> =
-            digits.chunks(2).map(|pair| Some(u8::try_from(pair[0]).ok()? << 4 | u8::try_from(*pair.get(1)?).ok()?)).collect();
+        let bytes: Option<Vec<u8>> = digits
+            .chunks(2)
+            .map(|pair| Some(u8::try_from(pair[0]).ok()? << 4 | u8::try_from(*pair.get(1)?).ok()?))
+            .collect();
         let right = digits.iter().all(|digit| *digit < 16);
         bytes.filter(|_| right).and_then(|bytes| bytes.try_into().ok()).map(Self::Sha256).ok_or_else(|| {
             format!("'{text}' is not a fingerprint; write sha256: and 64 hexadecimal digits, or the path of a PEM file")

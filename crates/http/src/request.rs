@@ -26,7 +26,10 @@ pub enum Body {
 
 impl Body {
     /// A body that is made while it is sent.
-    pub fn stream(stream: impl futures::Stream<Item = io::Result<Bytes>> + Send + 'static, length: Option<u64>) -> Self {
+    pub fn stream(
+        stream: impl futures::Stream<Item = io::Result<Bytes>> + Send + 'static,
+        length: Option<u64>,
+    ) -> Self {
         Self::Stream { stream: stream.boxed(), length }
     }
 
