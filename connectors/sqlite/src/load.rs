@@ -1,0 +1,401 @@
+//! What the sink does on the database's thread: looks up, stages, inserts row by row, swaps, commits.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use arrow_array::{RecordBatch, UInt64Array};
+use arrow_schema::SchemaRef;
+use arrow_select::take::take_record_batch;
+use hashbrown::HashSet;
+use tokio::sync::oneshot;
+use towpath_core::{Checkpoint, Error, Original, Reject, Result, Run, WriteMode, Wrote};
+
+use crate::{
+    bind::{Cells, Unfit},
+    config::SinkOptions,
+    error::{During as _, refusal},
+    fence::{self, Fence, Stand, staging_name},
+    formats_stub::row_hashes,
+    shape::{Ready, Shape, filter, mark},
+    stage::Stage,
+    swap,
+    table::{Table, quote},
+    worker::{Writer, undone},
+};
+
+/// Keys remembered within an epoch, so that a row that takes another one's place is not counted as one more: 16 bytes each. Beyond,
+/// it is counted so.
+const REMEMBERED_KEYS: usize = 1 << 17;
+
+/// An open sink.
+pub(crate) struct Load {
+    options: Arc<SinkOptions>,
+    session: u64,
+    fence: Fence,
+    staging: String,
+    generation: u64,
+    shape: Option<Arc<Shape>>,
+    stage: Stage,
+    /// Whether the target was empty when the epoch began; `None`: not looked yet.
+    empty: Option<bool>,
+    flushed: bool,
+    text: String,
+}
+
+/// What became of a row.
+enum Outcome {
+    Written,
+    Known,
+    Refused(Reject),
+}
+
+impl Load {
+    /// Raises the fence and reads the checkpoint, in one transaction.
+    pub(crate) fn open(
+        writer: &mut Writer,
+        options: Arc<SinkOptions>,
+        session: u64,
+        (pipeline, sink): (&str, &str),
+        run: &Run,
+    ) -> Result<(Self, Option<Checkpoint>)> {
+        let patience = options.lock_timeout.0;
+        let (fence, checkpoint) = writer.shortly(patience, true, |writer| {
+            Fence::raise(&writer.db, pipeline, sink, &options.table, options.write, run)
+        })?;
+        let dir = writer.path.parent().map_or_else(|| PathBuf::from("."), PathBuf::from);
+        let load = Self {
+            session,
+            fence,
+            staging: staging_name(pipeline, sink),
+            generation: writer.generation,
+            shape: None,
+            stage: Stage::new(dir),
+            empty: None,
+            flushed: false,
+            text: String::new(),
+            options,
+        };
+        Ok((load, checkpoint))
+    }
+
+    fn patience(&self) -> Duration {
+        self.options.lock_timeout.0
+    }
+
+    fn alive(&self, writer: &Writer) -> Result<()> {
+        if writer.generation == self.generation { Ok(()) } else { Err(undone()) }
+    }
+
+    /// Rows of a schema are to come.
+    pub(crate) fn schema(&mut self, writer: &mut Writer, schema: &SchemaRef) -> Result<Arc<Shape>> {
+        self.alive(writer)?;
+        let shape = writer.shortly(self.patience(), true, |writer| {
+            self.fence.check(&writer.db)?;
+            Shape::make(&writer.db, &self.options, &self.staging, schema)
+        })?;
+        let shape = Arc::new(shape);
+        self.shape = Some(Arc::clone(&shape));
+        Ok(shape)
+    }
+
+    /// Takes rows that are ready.
+    pub(crate) fn write(&mut self, writer: &mut Writer, shape: &Arc<Shape>, ready: Ready) -> Result<Wrote> {
+        self.alive(writer)?;
+        let mut wrote = Wrote::default();
+        let mode = self.options.write;
+        match mode {
+            WriteMode::Replace if shape.numbers_rows => {
+                self.insert_staged(writer, shape, &ready, &mut wrote)?;
+                wrote.rejected.extend(ready.rejected);
+                return Ok(wrote);
+            }
+            WriteMode::InsertNew if !self.is_empty(writer)? => {
+                let unknown = self.look_up(writer, shape, &ready.cast)?;
+                let new = unknown.iter().filter(|unknown| **unknown).count();
+                wrote.known = (unknown.len() - new) as u64;
+                if new == unknown.len() {
+                    self.stage.push(ready.rows)?;
+                } else if new > 0 {
+                    self.stage.push(filter(&ready.rows, unknown)?)?;
+                }
+            }
+            _ => self.stage.push(ready.rows)?,
+        }
+        wrote.rejected = ready.rejected;
+        Ok(wrote)
+    }
+
+    fn is_empty(&mut self, writer: &Writer) -> Result<bool> {
+        if let Some(empty) = self.empty {
+            return Ok(empty);
+        }
+        let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {})", quote(&self.options.table));
+        let empty = writer.db.query_row(&sql, [], |row| row.get(0)).during("look into the table")?;
+        Ok(*self.empty.insert(empty))
+    }
+
+    /// Which rows the target does not have. In one read transaction, so that SQLite does not look for changes at each row.
+    fn look_up(&mut self, writer: &mut Writer, shape: &Shape, rows: &RecordBatch) -> Result<Vec<bool>> {
+        let doing = "look up keys";
+        let Some(sql) = &shape.lookup else { return Ok(vec![true; rows.num_rows()]) };
+        let cells = Cells::of(rows, &shape.kinds)?;
+        let own = writer.db.is_autocommit();
+        if own {
+            writer.db.execute_batch("BEGIN").during(doing)?;
+        }
+        let looked = (|| {
+            let mut find = writer.db.prepare_cached(sql).during(doing)?;
+            let mut unknown = Vec::with_capacity(rows.num_rows());
+            for row in 0..rows.num_rows() {
+                for (at, &key) in shape.key.iter().enumerate() {
+                    match cells[key].bind(&mut find, at + 1, row, &mut self.text) {
+                        Ok(()) => {}
+                        // It will be refused when it is inserted.
+                        Err(Unfit::Value(_)) => {}
+                        Err(Unfit::Sqlite(error)) => return Err(error).during(doing),
+                    }
+                }
+                let found = find.raw_query().next().map(|row| row.is_some()).during(doing)?;
+                unknown.push(!found);
+            }
+            Ok(unknown)
+        })();
+        if own {
+            writer.db.execute_batch("COMMIT").during(doing)?;
+        }
+        looked
+    }
+
+    /// `replace`: straight into the staging table, in a short transaction. What was staged after the last commit is told by the row
+    /// numbers.
+    fn insert_staged(&mut self, writer: &mut Writer, shape: &Shape, ready: &Ready, wrote: &mut Wrote) -> Result<()> {
+        let patience = self.patience();
+        writer.shortly(patience, false, |writer| {
+            self.fence.check(&writer.db)?;
+            self.insert(writer, shape, &ready.cast, |row, outcome| {
+                match outcome {
+                    Outcome::Written => wrote.written += 1,
+                    Outcome::Known => wrote.known += 1,
+                    Outcome::Refused(mut reject) => {
+                        reject.row = Original::Row(ready.origin(row));
+                        wrote.rejected.push(reject);
+                    }
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// Inserts rows one by one: a statement that fails undoes itself and nothing else, so one bad row costs one row.
+    fn insert(
+        &mut self,
+        writer: &Writer,
+        shape: &Shape,
+        rows: &RecordBatch,
+        mut tell: impl FnMut(usize, Outcome) -> Result<()>,
+    ) -> Result<()> {
+        let doing = "insert rows";
+        let cells = Cells::of(rows, &shape.kinds)?;
+        let mut insert = writer.db.prepare_cached(&shape.insert).during(doing)?;
+        let schema = rows.schema_ref();
+        'rows: for row in 0..rows.num_rows() {
+            for (at, column) in cells.iter().enumerate() {
+                match column.bind(&mut insert, at + 1, row, &mut self.text) {
+                    Ok(()) => {}
+                    Err(Unfit::Value(why)) => {
+                        let name = schema.field(at).name();
+                        tell(row, Outcome::Refused(Reject::row(row, format!("column {name}: {why}")).column(name.as_str())))?;
+                        continue 'rows;
+                    }
+                    Err(Unfit::Sqlite(error)) => match refusal(row, &error) {
+                        Some(reject) => {
+                            tell(row, Outcome::Refused(reject))?;
+                            continue 'rows;
+                        }
+                        None => return Err(error).during(doing),
+                    },
+                }
+            }
+            match insert.raw_execute() {
+                Ok(0) => tell(row, Outcome::Known)?,
+                Ok(_) => tell(row, Outcome::Written)?,
+                Err(error) => match refusal(row, &error) {
+                    // A trigger may have undone everything (RAISE(ROLLBACK)): then it is not this row alone.
+                    Some(_) if writer.db.is_autocommit() => {
+                        return Err(error).during("insert rows: a trigger of the table rolled the transaction back");
+                    }
+                    Some(reject) => tell(row, Outcome::Refused(reject))?,
+                    None => return Err(error).during(doing),
+                },
+            }
+        }
+        if writer.is_abandoned() { Err(Error::cancelled()) } else { Ok(()) }
+    }
+
+    /// Brings what is staged into the open transaction.
+    pub(crate) fn flush(&mut self, writer: &mut Writer) -> Result<Wrote> {
+        self.alive(writer)?;
+        writer.join(self.session, self.patience())?;
+        self.fence.check(&writer.db)?;
+        self.flushed = true;
+        let mut wrote = Wrote::default();
+        let mut stage = std::mem::replace(&mut self.stage, Stage::new(PathBuf::new()));
+        let moved = self.move_in(writer, &mut stage, &mut wrote);
+        stage.clear();
+        self.stage = stage;
+        self.empty = None;
+        moved.map(|()| wrote)
+    }
+
+    fn move_in(&mut self, writer: &mut Writer, stage: &mut Stage, wrote: &mut Wrote) -> Result<()> {
+        let Some(mut shape) = self.shape.clone() else { return Ok(()) };
+        // Of a schema of before: the table has been widened for it already.
+        let mut before: Vec<Arc<Shape>> = vec![];
+        let upsert = self.options.write == WriteMode::Upsert;
+        let mut keys: HashSet<u128> = HashSet::new();
+        let mut numbers: Vec<(i64, usize, usize)> = vec![];
+        stage.each(|at, rows| {
+            let plain = shape.without_hash(rows)?;
+            if !shape.fits(&plain.schema()) {
+                let known = before.iter().find(|shape| shape.without_hash(rows).is_ok_and(|rows| shape.fits(&rows.schema())));
+                shape = match known {
+                    Some(known) => Arc::clone(known),
+                    None => Arc::new(Shape::make(&writer.db, &self.options, &self.staging, &plain.schema())?),
+                };
+                before.push(Arc::clone(&shape));
+            }
+            let cast = shape.cast_again(rows)?;
+            let hashes = if upsert { row_hashes(&cast, Some(&shape.key))? } else { vec![] };
+            let deferred = shape.deferred;
+            let db = &writer.db;
+            self.insert(writer, &shape, &cast, |row, outcome| {
+                match outcome {
+                    Outcome::Written => {
+                        let superseded = upsert && !keys.insert(hashes[row]);
+                        if keys.len() >= REMEMBERED_KEYS {
+                            keys.clear();
+                        }
+                        *(if superseded { &mut wrote.known } else { &mut wrote.written }) += 1;
+                        if deferred {
+                            numbers.push((db.last_insert_rowid(), at, row));
+                        }
+                    }
+                    Outcome::Known => wrote.known += 1,
+                    Outcome::Refused(mut reject) => {
+                        reject.row = Original::Late(single(&plain, row)?);
+                        wrote.rejected.push(reject);
+                    }
+                }
+                Ok(())
+            })
+        })?;
+        if shape.deferred { self.check_deferred(writer, &shape, stage, numbers, wrote) } else { Ok(()) }
+    }
+
+    /// Foreign keys that SQLite would check only at the commit, where it is too late for one row.
+    fn check_deferred(
+        &self,
+        writer: &Writer,
+        shape: &Shape,
+        stage: &mut Stage,
+        numbers: Vec<(i64, usize, usize)>,
+        wrote: &mut Wrote,
+    ) -> Result<()> {
+        let doing = "check foreign keys";
+        let ours: hashbrown::HashMap<i64, (usize, usize)> = numbers.into_iter().map(|(number, at, row)| (number, (at, row))).collect();
+        let mut refused: hashbrown::HashMap<usize, Vec<(usize, String)>> = hashbrown::HashMap::new();
+        loop {
+            // A row taken out may have been the parent of others: until there is no more of ours.
+            let wrong = writer
+                .db
+                .prepare_cached("SELECT rowid, parent FROM pragma_foreign_key_check(?1)")
+                .and_then(|mut check| {
+                    check.query_map([&shape.table], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?.collect::<rusqlite::Result<Vec<_>>>()
+                })
+                .during(doing)?;
+            let mut found = false;
+            for (number, parent) in wrong {
+                let Some(&(at, row)) = ours.get(&number) else { continue };
+                let sql = format!("DELETE FROM {} WHERE rowid = ?1", quote(&shape.table));
+                if writer.db.prepare_cached(&sql).and_then(|mut delete| delete.execute([number])).during(doing)? > 0 {
+                    found = true;
+                    wrote.written -= 1;
+                    refused.entry(at).or_default().push((row, parent));
+                }
+            }
+            if !found {
+                break;
+            }
+        }
+        if refused.is_empty() {
+            return Ok(());
+        }
+        stage.each(|at, rows| {
+            for (row, parent) in refused.remove(&at).into_iter().flatten() {
+                let mut reject = Reject::row(row, format!("FOREIGN KEY constraint failed: there is no such row in {parent}"));
+                reject.row = Original::Late(single(&shape.without_hash(rows)?, row)?);
+                wrote.rejected.push(reject);
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes the checkpoint beside the rows and asks for the commit. The receiver hears when it is done.
+    pub(crate) fn commit(&mut self, writer: &mut Writer, checkpoint: &Checkpoint) -> Result<oneshot::Receiver<Result<()>>> {
+        self.alive(writer)?;
+        if !self.flushed {
+            writer.join(self.session, self.patience())?;
+        }
+        self.flushed = false;
+        let stored = self.store(writer, checkpoint);
+        if let Err(error) = stored {
+            writer.leave(self.session);
+            return Err(error);
+        }
+        let (answer, answered) = oneshot::channel();
+        writer.ask_commit(self.session, answer);
+        Ok(answered)
+    }
+
+    fn store(&mut self, writer: &mut Writer, checkpoint: &Checkpoint) -> Result<()> {
+        let db = &writer.db;
+        // Before anything is swapped: whoever lost the fence must not get as far as that.
+        self.fence.check(db)?;
+        let table = &self.options.table;
+        let replace = self.options.write == WriteMode::Replace;
+        let (mut marker, mut staged_rows) = (None, None);
+        if replace && !checkpoint.last {
+            let sql = format!("SELECT coalesce(max(rowid), 0) FROM {}", quote(&self.staging));
+            staged_rows = match Table::read(db, &self.staging)? {
+                Some(staging) if staging.numbers_rows() => Some(db.query_row(&sql, [], |row| row.get(0)).during("count what is staged")?),
+                // Its rows came in by this very transaction, so all of them are committed.
+                Some(_) => Some(i64::MAX),
+                None => None,
+            };
+        } else {
+            if replace {
+                swap::swap(db, table, &self.staging)?;
+                self.shape = None;
+            }
+            marker = match (&self.shape, Table::read(db, table)?) {
+                (_, None) => None,
+                (Some(shape), Some(_)) => Some(mark(db, shape)?),
+                (None, Some(made)) => {
+                    made.columns.first().map(|column| fence::mark(db, table, &column.name)).transpose()?
+                }
+            };
+        }
+        self.fence.store(db, &Stand { checkpoint, marker, staged_rows })
+    }
+
+    /// Lets go: what is not committed is undone.
+    pub(crate) fn close(&mut self, writer: &mut Writer) {
+        writer.leave(self.session);
+        self.stage.clear();
+    }
+}
+
+/// One row, copied, so that it does not hold on to its batch.
+fn single(rows: &RecordBatch, row: usize) -> Result<RecordBatch> {
+    take_record_batch(rows, &UInt64Array::from(vec![row as u64]))
+        .map_err(|error| Error::internal("cannot copy a row").because(error))
+}
