@@ -1,2 +1,54 @@
-//! Chores.
-fn main() {}
+//! The project's chores: `cargo xtask ci | demo | bench | docs | new-connector | simulate`.
+//!
+//! Everything heavy is built by cargo in the profile it is meant for and started as a program of its own, so that this one builds
+//! in seconds.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who started it")]
+
+mod bench;
+mod ci;
+mod cmd;
+mod demo;
+mod docs;
+mod measure;
+mod new_connector;
+mod simulate;
+
+use std::process::ExitCode;
+
+/// What went wrong, for a person.
+type Fallible<T = ()> = Result<T, String>;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  demo                  load a million rows from a simulated report server into a SQLite file
+  ci [--from STEP]      everything that CI runs; stops at the first step that fails
+  bench [spine]         the figures of the README, each beside a rival in the same run
+  docs [--check]        write the reference pages, or say whether they are up to date
+  new-connector NAME    a connector crate whose tests fail until it works
+  simulate ssrs [--port N] [--rows N] …    a report server to try things with; --help says more";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rest = arguments.get(1..).unwrap_or_default();
+    let outcome = match arguments.first().map(String::as_str) {
+        Some("demo") => demo::run(rest),
+        Some("ci") => ci::run(rest),
+        Some("bench") => bench::run(rest),
+        Some("docs") => docs::run(rest),
+        Some("new-connector") => new_connector::run(rest),
+        Some("simulate") => simulate::run(rest),
+        None | Some("help" | "-h" | "--help") => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Some(unknown) => Err(format!("'{unknown}' is no command\n\n{HELP}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

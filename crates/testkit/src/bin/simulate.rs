@@ -1,0 +1,104 @@
+//! Simulated servers for a person to try things with: `towpath-simulate ssrs --port 8080 --rows 10000`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who started it")]
+
+use std::{process::ExitCode, time::Duration};
+
+use towpath_testkit::report_server::{Builder, Report, ReportServer, Scheme};
+
+const HELP: &str = "\
+towpath-simulate ssrs [OPTIONS]      a report server with the report '/Manufacturing/Production log'
+
+  --port N          where to listen on 127.0.0.1 (default: a free port)
+  --rows N          rows an hour of its log (default: 10000)
+  --user DOMAIN\\NAME   who may come in (default: CORP\\loader)
+  --password TEXT   the password (default: secret)
+  --auth LIST       what it offers: none, or ntlm and negotiate with a comma between (default: ntlm)
+  --lockout N       wrong passwords in a row that lock the account (default: 5)
+  --first-byte S    seconds of silence before a report flows (default: 0)
+  --rate N          bytes of a report a second (default: as fast as it can)
+  --gzip            compress reports";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.split_first() {
+        Some((what, options)) if what == "ssrs" && !options.iter().any(|option| option == "--help") => {
+            match ssrs(options).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("error: {error}\n\n{HELP}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        _ => {
+            println!("{HELP}");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+async fn ssrs(options: &[String]) -> Result<(), String> {
+    let (mut user, mut password, mut rows) = ("CORP\\loader".to_owned(), "secret".to_owned(), 10_000);
+    let mut schemes = vec![Scheme::Ntlm];
+    let mut builder = ReportServer::builder().lockout_after(5);
+    let mut options = options.iter();
+    while let Some(option) = options.next() {
+        if option == "--gzip" {
+            builder = builder.gzip();
+            continue;
+        }
+        let value = options.next().ok_or_else(|| format!("{option} needs a value"))?;
+        let number = || value.parse::<u64>().map_err(|error| format!("{option} {value}: {error}"));
+        builder = match option.as_str() {
+            "--port" => builder.port(u16::try_from(number()?).map_err(|error| format!("--port: {error}"))?),
+            "--lockout" => builder.lockout_after(u32::try_from(number()?).map_err(|error| format!("--lockout: {error}"))?),
+            "--first-byte" => builder.first_byte(Duration::from_secs(number()?)),
+            "--rate" => builder.rate(number()?),
+            "--rows" => keep(builder, &mut rows, number()?),
+            "--user" => keep(builder, &mut user, value.clone()),
+            "--password" => keep(builder, &mut password, value.clone()),
+            "--auth" => keep(builder, &mut schemes, offered(value)?),
+            unknown => return Err(format!("{unknown} is no option")),
+        };
+    }
+    let report = Report::production_log(rows);
+    if schemes.is_empty() {
+        builder = builder.offer([]);
+    } else {
+        let (domain, name) = user.split_once('\\').unwrap_or(("", &user));
+        builder = builder.account(domain, name, &password).offer(schemes.iter().copied());
+    }
+    let server = builder.report(report).try_start().await.map_err(|error| error.to_string())?;
+    // The first line is for programs, the rest for people.
+    println!("{}", server.url());
+    println!("report    /Manufacturing/Production log, {rows} rows an hour, window parameters From and To");
+    match schemes.is_empty() {
+        true => println!("sign in   not needed"),
+        false => println!("sign in   {user}, password {password}, by {schemes:?}"),
+    }
+    println!("stop      Ctrl-C");
+    tokio::select! {
+        () = server.serve() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| error.to_string())?,
+    }
+    server.stop().await;
+    Ok(())
+}
+
+fn keep<T>(builder: Builder, place: &mut T, value: T) -> Builder {
+    *place = value;
+    builder
+}
+
+fn offered(text: &str) -> Result<Vec<Scheme>, String> {
+    if text == "none" {
+        return Ok(vec![]);
+    }
+    let one = |word: &str| match word.trim() {
+        "ntlm" => Ok(Scheme::Ntlm),
+        "negotiate" => Ok(Scheme::Negotiate),
+        unknown => Err(format!("'{unknown}' is not ntlm, negotiate or none")),
+    };
+    text.split(',').map(one).collect()
+}

@@ -1,0 +1,73 @@
+//! `cargo xtask ci`: everything that CI runs, in the order in which it fails soonest.
+
+use std::{process::Command, time::Instant};
+
+use crate::{Fallible, cmd, new_connector};
+
+type Step = (&'static str, fn() -> Fallible);
+
+const STEPS: &[Step] = &[
+    ("fmt", || cmd::run(&mut cmd::cargo(["fmt", "--all", "--check"]))),
+    ("deny", deny),
+    ("clippy", || cmd::run(&mut cmd::cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))),
+    ("test", || cmd::run(&mut cmd::cargo(["test", "--workspace"]))),
+    ("import table", || {
+        cmd::run(&mut cmd::cargo(["test", "--quiet", "--package", "towpath-tests", "--test", "workspace"]))
+    }),
+    ("docs", docs),
+    ("new connector", new_connector::check),
+    ("demo", || crate::demo::run(&[])),
+    ("coverage", coverage),
+];
+
+pub(crate) fn run(arguments: &[String]) -> Fallible {
+    let names = || STEPS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let first = match arguments {
+        [] => 0,
+        [flag, name] if flag == "--from" => STEPS
+            .iter()
+            .position(|(step, _)| step == name)
+            .ok_or_else(|| format!("'{name}' is no step; the steps are: {}", names()))?,
+        _ => return Err("usage: cargo xtask ci [--from STEP]".to_owned()),
+    };
+    let began = Instant::now();
+    let mut took = Vec::new();
+    for (name, step) in &STEPS[first..] {
+        println!("\n──── {name}");
+        let began = Instant::now();
+        step().map_err(|error| format!("{name}: {error}"))?;
+        took.push(format!("{name} {:.0} s", began.elapsed().as_secs_f64()));
+    }
+    println!("\nall passed in {:.0} s: {}", began.elapsed().as_secs_f64(), took.join(", "));
+    Ok(())
+}
+
+fn docs() -> Fallible {
+    let mut rustdoc = cmd::cargo(["doc", "--workspace", "--no-deps"]);
+    cmd::run(rustdoc.env("RUSTDOCFLAGS", "--deny warnings"))?;
+    crate::docs::run(&["--check".to_owned()])
+}
+
+/// Licences, sources and banned crates. Advisories need a database from outside.
+fn deny() -> Fallible {
+    if !cmd::is_at_hand("cargo-deny") {
+        let what = "cargo-deny is not installed (cargo install --locked cargo-deny)";
+        if std::env::var("REQUIRE_PEERS").is_ok_and(|value| value == "1") {
+            return Err(what.to_owned());
+        }
+        println!("SKIPPED: {what}");
+        return Ok(());
+    }
+    cmd::run(&mut cmd::cargo(["deny", "--all-features", "check", "bans", "licenses", "sources"]))
+}
+
+/// How much of core and engine the tests reach, where the tool can be had.
+fn coverage() -> Fallible {
+    let has_tool = Command::new("cargo").args(["llvm-cov", "--version"]).output().is_ok_and(|output| output.status.success());
+    if !has_tool {
+        println!("SKIPPED: coverage, because cargo-llvm-cov is not installed");
+        return Ok(());
+    }
+    let arguments = ["llvm-cov", "--package", "towpath-core", "--package", "towpath-engine", "--summary-only", "--fail-under-lines", "90"];
+    cmd::run(&mut cmd::cargo(arguments))
+}

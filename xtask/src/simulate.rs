@@ -1,0 +1,8 @@
+//! `cargo xtask simulate ssrs`: a simulator for a person to try things with.
+
+use crate::{Fallible, cmd};
+
+pub(crate) fn run(arguments: &[String]) -> Fallible {
+    let programs = cmd::build_release()?;
+    cmd::run(std::process::Command::new(programs.simulate).args(arguments))
+}
