@@ -57,7 +57,7 @@ fn edit(path: &Path, like: &str, line: &str) -> Fallible {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut lines: Vec<&str> = text.lines().collect();
     let mut like_it = lines.iter().enumerate().filter(|(_, there)| there.starts_with(like));
-    let last = like_it.clone().last().map(|(at, _)| at + 1);
+    let last = like_it.clone().next_back().map(|(at, _)| at + 1);
     let place = like_it.find(|(_, there)| **there > line).map(|(at, _)| at).or(last);
     let place = place.ok_or_else(|| format!("{}: no line begins with '{like}'", path.display()))?;
     lines.insert(place, line);
