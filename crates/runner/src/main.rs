@@ -1,2 +1,7 @@
-//! The binary.
-fn main() {}
+//! The standard binary: all connectors of the bundle.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    towpath::main()
+}

@@ -1,0 +1,155 @@
+//! What can be typed.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong config or command line, 3 too many rejected rows, \
+4 another run of the pipeline is under way, 130 interrupted.\n\nSettings by environment: TOWPATH_STATE_DIR, TOWPATH_LOG (such as \
+debug, or warn,towpath_http=trace). Any key of a pipeline file can be set by TOWPATH__SINKS__WAREHOUSE__TABLE=orders.";
+
+/// Hauls data from sources through transforms into sinks, as a pipeline file says.
+#[derive(Debug, Parser)]
+#[command(name = "towpath", version, about, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Set a key of the pipeline file, such as sinks.warehouse.table=orders; can be given several times
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
+    pub set: Vec<String>,
+    /// Print for programs: JSON on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Log more; twice for everything
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// Where checkpoints, guards, refused credentials and dead letters are kept [default: the XDG state directory]
+    #[arg(long, value_name = "DIR", global = true, env = "TOWPATH_STATE_DIR", hide_env = true)]
+    pub state_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a pipeline once
+    ///
+    /// A run that died or was stopped is taken up where its last commit stands. Ctrl-C goes on to the next commit, a second one
+    /// ends at once.
+    Run {
+        /// The pipeline file
+        file: PathBuf,
+        /// Leave a run that died or was stopped behind, and begin anew
+        #[arg(long)]
+        new_run: bool,
+    },
+    /// Show what a run would do, by cheap calls only
+    Plan {
+        /// The pipeline file
+        file: PathBuf,
+    },
+    /// Check pipeline files, without touching anything they name
+    Validate {
+        /// The pipeline files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Show the first rows of a source
+    Preview {
+        /// The pipeline file
+        file: PathBuf,
+        /// The source's name in the file
+        source: String,
+        /// How many rows
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+        rows: usize,
+    },
+    /// List what a source offers, with a block to paste into the pipeline file
+    Discover {
+        /// The pipeline file
+        file: PathBuf,
+        /// The source's name in the file
+        source: String,
+    },
+    /// List the connectors, or describe one with its options
+    Connectors {
+        /// The connector's name
+        name: Option<String>,
+    },
+    /// Print the JSON Schema of pipeline files, for editors
+    Schema,
+    /// Show or reset what is remembered between runs
+    State {
+        #[command(subcommand)]
+        command: State,
+    },
+    /// List or show rows that were rejected
+    Dlq {
+        #[command(subcommand)]
+        command: Dlq,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum State {
+    /// Show everything that is remembered
+    Show,
+    /// Forget something
+    Reset {
+        #[command(subcommand)]
+        what: Reset,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Reset {
+    /// Forget where a pipeline stands: its next run begins anew
+    Checkpoint {
+        /// The pipeline file, or the pipeline's name
+        #[arg(value_name = "FILE|NAME")]
+        pipeline: String,
+    },
+    /// Forget refused credentials, so that they are tried once more
+    Credentials {
+        /// Only those of this server, such as https://reports.example
+        server: Option<String>,
+    },
+    /// Close breakers, so that the next call goes through
+    Breaker {
+        /// Only those of this server, such as https://reports.example
+        server: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dlq {
+    /// Count rejected rows by run, component and kind of failure
+    List {
+        /// The pipeline file
+        file: PathBuf,
+    },
+    /// Show rejected rows with their reasons
+    Show {
+        /// The pipeline file
+        file: PathBuf,
+        /// At most so many
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+        rows: usize,
+        /// Only those of this run
+        #[arg(long, value_name = "ID")]
+        run: Option<String>,
+    },
+}
+
+/// Reads the command line. The error is the exit code, after help or a message was printed.
+pub(crate) fn parse() -> Result<Cli, ExitCode> {
+    Cli::try_parse().map_err(|error| {
+        // Nothing can be said where stderr is gone.
+        let _ = error.print();
+        ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+    })
+}

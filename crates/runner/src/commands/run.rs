@@ -1,0 +1,167 @@
+//! `towpath run`: a pipeline, once.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use towpath_config::Severity;
+use towpath_core::{Error, PipelineSpec};
+use towpath_engine::{Engine, Progress, RunOptions, RunReport, Status};
+
+use super::{Outcome, engine, load, runtime};
+use crate::{
+    args::Global,
+    output::{self, Failure},
+    progress::{Snapshot, View},
+    signals::Signals,
+    table::{megabytes, thousands},
+};
+
+/// How long what was aborted may take to close what it has open.
+const CLOSING: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(global: &Global, file: &Path, new_run: bool) -> Outcome {
+    let outcome = ran(global, file, new_run);
+    match outcome {
+        Ok(report) => {
+            let code = report.exit_code();
+            if let Some(error) = &report.error {
+                output::err(&output::block(error));
+            }
+            if global.json {
+                output::json(&report, true)?;
+            } else {
+                output::out(&summary(&report, file));
+            }
+            Ok(code)
+        }
+        // Whoever reads the last line of stdout finds it whatever went wrong.
+        Err(failure) => {
+            let code = output::failure(&failure);
+            if global.json {
+                output::json(&not_begun(file, &failure), true)?;
+            }
+            Ok(code)
+        }
+    }
+}
+
+fn ran(global: &Global, file: &Path, new_run: bool) -> Result<RunReport, Failure> {
+    let loaded = load(global, file, Severity::Error)?;
+    let runtime = runtime(global)?;
+    let engine = engine(global)?;
+    let report = runtime.block_on(watched(engine, loaded.spec, new_run));
+    // A task that hangs in a call of the system must not hold the program.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(report?)
+}
+
+/// Runs it, shows how it stands, and hears signals.
+async fn watched(engine: Engine, spec: PipelineSpec, new_run: bool) -> Result<RunReport, Error> {
+    let mut signals = Signals::listen()?;
+    let (stop, abort, progress) = (CancellationToken::new(), CancellationToken::new(), Arc::new(Progress::default()));
+    let options =
+        RunOptions { new_run, stop: stop.clone(), abort: abort.clone(), progress: Some(Arc::clone(&progress)) };
+    let (began, drain) = (Instant::now(), spec.run.drain);
+    let mut run = tokio::spawn(async move { engine.run(&spec, options).await });
+    let mut view = View::new();
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + view.interval(), view.interval());
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut interrupts = 0;
+    let mut patience: Option<tokio::time::Instant> = None;
+    let report = loop {
+        let patient = async {
+            match patience {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            report = &mut run => break report.map_err(|error| Error::internal("the run broke off").because(error)),
+            _ = tick.tick() => view.show(&Snapshot::of(&progress, began.elapsed())),
+            () = signals.next() => {
+                interrupts += 1;
+                match interrupts {
+                    1 => {
+                        view.say(&format!("interrupted: going on to the next commit, for {drain} at most; once more ends it at once"));
+                        stop.cancel();
+                        patience = Some(tokio::time::Instant::now() + drain.0);
+                    }
+                    2 => {
+                        view.say("interrupted again: ending at once; the next run takes this one up");
+                        abort.cancel();
+                        patience = Some(tokio::time::Instant::now() + CLOSING);
+                    }
+                    _ => {
+                        run.abort();
+                        break Err(Error::cancelled());
+                    }
+                }
+            }
+            () = patient => {
+                if abort.is_cancelled() {
+                    run.abort();
+                    break Err(Error::cancelled());
+                }
+                view.say(&format!("no commit came within {drain}: ending now; the next run takes this one up"));
+                abort.cancel();
+                patience = Some(tokio::time::Instant::now() + CLOSING);
+            }
+        }
+    };
+    view.end();
+    report
+}
+
+/// The last line of `--json` where the run did not begin: the same keys, with nothing in them.
+fn not_begun(file: &Path, failure: &Failure) -> serde_json::Value {
+    let (status, error) = match failure {
+        Failure::Config(problems) => ("failed", problems.to_string()),
+        Failure::Error(error) if output::code(error) == 130 => ("cancelled", error.to_string()),
+        Failure::Error(error) => ("failed", error.to_string()),
+    };
+    let pipeline = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    json!({
+        "pipeline": pipeline, "run_id": "", "status": status, "sources": {}, "transforms": {}, "sinks": {}, "dead_letters": 0,
+        "elapsed_seconds": 0.0, "peak_memory_bytes": 0, "error": error,
+    })
+}
+
+/// What a run came to, for people.
+fn summary(report: &RunReport, file: &Path) -> String {
+    let how = match report.status {
+        Status::Completed => "completed",
+        Status::Failed => "failed",
+        Status::Stopped => "stopped: too many rejected rows",
+        Status::Cancelled => "interrupted",
+    };
+    let taken_up = if report.taken_up { ", taken up" } else { "" };
+    let run = if report.run_id.is_empty() { String::new() } else { format!(" (run {}{taken_up})", report.run_id) };
+    let mut text = format!("{how} in {:.1} s{run}\n", report.elapsed_seconds);
+    let names = report.sources.keys().chain(report.sinks.keys());
+    let widest = names.map(|name| name.chars().count()).max().unwrap_or(0);
+    for (name, source) in &report.sources {
+        let bytes = if source.bytes > 0 { format!(", {}", megabytes(source.bytes)) } else { String::new() };
+        text.push_str(&format!("  {name:widest$}  {} rows{bytes}\n", thousands(source.rows)));
+    }
+    for (name, sink) in &report.sinks {
+        text.push_str(&format!(
+            "  {name:widest$}  {} written, {} known, {} rejected\n",
+            thousands(sink.written),
+            thousands(sink.skipped),
+            thousands(sink.rejected)
+        ));
+    }
+    if report.dead_letters > 0 {
+        let rows = thousands(report.dead_letters);
+        text.push_str(&format!("  {rows} in the dead letters: towpath dlq show {}\n", file.display()));
+    }
+    if matches!(report.status, Status::Stopped | Status::Cancelled) && !report.run_id.is_empty() {
+        text.push_str("  the next run takes this one up\n");
+    }
+    text
+}

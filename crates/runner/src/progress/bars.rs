@@ -1,0 +1,105 @@
+//! Progress on a terminal: one bar for each source and sink.
+
+use std::collections::BTreeMap;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use towpath_core::pipeline::Role;
+
+use super::{Rates, Snapshot, left};
+use crate::{
+    logging,
+    table::{clock, thousands},
+};
+
+pub(crate) struct Bars {
+    screen: MultiProgress,
+    bars: BTreeMap<String, ProgressBar>,
+    rates: Rates,
+    widest: usize,
+}
+
+impl Bars {
+    pub fn new(target: ProgressDrawTarget) -> Self {
+        let screen = MultiProgress::with_draw_target(target);
+        logging::share_screen(Some(screen.clone()));
+        Self { screen, bars: BTreeMap::new(), rates: Rates::default(), widest: 0 }
+    }
+
+    pub fn show(&mut self, snapshot: &Snapshot) {
+        self.widest = snapshot.parts.iter().map(|part| part.name.chars().count()).max().unwrap_or(0);
+        for part in &snapshot.parts {
+            let (rows, bytes) = self.rates.of(part, snapshot.elapsed);
+            let key = format!("{} {}", part.role.name(), part.name);
+            let bar = self.bars.entry(key).or_insert_with(|| self.screen.add(ProgressBar::new(0)));
+            let mut text = Vec::new();
+            if let Some(done) = part.done() {
+                bar.set_style(style("{prefix}  {bar:20.cyan/blue}  {msg}"));
+                bar.set_length(part.expected);
+                bar.set_position(part.bytes);
+                text.push(format!("{:3.0}%", done * 100.0));
+            } else {
+                bar.set_style(style("{prefix}  {spinner:.cyan} {msg}"));
+                bar.tick();
+            }
+            text.push(part.counts());
+            if rows >= 1.0 {
+                text.push(format!("{} rows/s", thousands(rows as u64)));
+            }
+            if part.role == Role::Source {
+                text.push(clock(snapshot.elapsed.as_secs()));
+            }
+            if let Some(left) = left(part, bytes) {
+                text.push(format!("ETA {}", clock(left)));
+            }
+            text.extend(part.waits.clone());
+            let gap = " ".repeat(self.widest - part.name.chars().count());
+            bar.set_prefix(format!("{}{gap}", part.name));
+            bar.set_message(text.join("  "));
+        }
+    }
+
+    pub fn say(&self, text: &str) {
+        self.screen.suspend(|| crate::output::err(text));
+    }
+
+    pub fn end(self) {
+        logging::share_screen(None);
+        self.bars.values().for_each(ProgressBar::finish_and_clear);
+        // A screen that cannot be cleared is no reason to fail.
+        let _ = self.screen.clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.progress_chars("━╸─").tick_strings(&["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏", " "])
+}
+
+#[cfg(test)]
+mod tests {
+    use indicatif::InMemoryTerm;
+
+    use super::*;
+    use crate::progress::tests::snapshot;
+
+    #[test]
+    fn a_run_on_a_terminal() {
+        let terminal = InMemoryTerm::new(10, 100);
+        let mut bars = Bars::new(ProgressDrawTarget::term_like_with_hz(Box::new(terminal.clone()), 255));
+        let mut seen = Vec::new();
+        for snapshot in [
+            snapshot(0, 0, 0, Some("next request in 4m10s, guard of https://reports.example")),
+            snapshot(10, 500_000, 0, None),
+            snapshot(15, 1_200_000, 214_000_000, None),
+            snapshot(20, 2_000_000, 214_000_000, Some("the call 'render /Sales' for 4 s")),
+        ] {
+            bars.show(&snapshot);
+            // The screen is drawn at most so often; the test does not wait for that.
+            bars.bars.values().for_each(ProgressBar::force_draw);
+            seen.push(terminal.contents());
+        }
+        bars.end();
+        seen.push(format!("({})", terminal.contents()));
+        insta::assert_snapshot!(seen.join("\n---\n"));
+    }
+}
