@@ -56,10 +56,10 @@ pub struct RunView {
 pub struct CheckpointView {
     /// The sink.
     pub sink: String,
-    /// The last epoch it is known to have committed.
-    pub epoch: u64,
-    /// The checkpoint itself, where it is held here and not by the target.
-    pub held_here: Option<Checkpoint>,
+    /// What it is known to have committed last.
+    pub checkpoint: Checkpoint,
+    /// Whether it is held here; otherwise the target holds it, and this is a copy.
+    pub held_here: bool,
 }
 
 /// A guarded server.
@@ -151,19 +151,18 @@ fn pipeline(db: &Connection, name: String) -> rusqlite::Result<PipelineView> {
         |row| Ok(RunView { id: row.get(0)?, status: row.get(1)?, begun: row.get(2)?, ended: row.get(3)? }),
     )?
     .pop();
-    let mut checkpoints = all(
-        db,
-        "SELECT sink, checkpoint FROM checkpoints WHERE pipeline = ?1 AND checkpoint IS NOT NULL",
-        params![name],
-        |row| {
-            let held: Option<Checkpoint> = serde_json::from_str(&row.get::<_, String>(1)?).ok();
-            let epoch = held.as_ref().map_or(0, |held| held.epoch);
-            Ok(CheckpointView { sink: row.get(0)?, epoch, held_here: held })
-        },
-    )?;
-    checkpoints.extend(all(db, "SELECT sink, epoch FROM seen WHERE pipeline = ?1", params![name], |row| {
-        Ok(CheckpointView { sink: row.get(0)?, epoch: row.get::<_, i64>(1)? as u64, held_here: None })
-    })?);
+    let read = |held_here: bool| {
+        move |row: &rusqlite::Row<'_>| {
+            let (sink, text): (String, String) = (row.get(0)?, row.get(1)?);
+            let checkpoint = serde_json::from_str(&text).ok();
+            Ok(checkpoint.map(|checkpoint| CheckpointView { sink, checkpoint, held_here }))
+        }
+    };
+    let held = "SELECT sink, checkpoint FROM checkpoints WHERE pipeline = ?1 AND checkpoint IS NOT NULL";
+    let copies = "SELECT sink, checkpoint FROM seen WHERE pipeline = ?1
+                  AND sink NOT IN (SELECT sink FROM checkpoints WHERE pipeline = ?1 AND checkpoint IS NOT NULL)";
+    let mut checkpoints: Vec<CheckpointView> = all(db, held, params![name], read(true))?.into_iter().flatten().collect();
+    checkpoints.extend(all(db, copies, params![name], read(false))?.into_iter().flatten());
     checkpoints.sort_by(|a, b| a.sink.cmp(&b.sink));
     Ok(PipelineView { name, file, running: None, last_run, checkpoints })
 }
@@ -224,10 +223,10 @@ impl fmt::Display for StateView {
                 let ended = ended.as_ref().map(|ended| format!(", ended {ended}")).unwrap_or_default();
                 writeln!(f, "  last run    {id}: {status}, begun {begun}{ended}")?;
             }
-            for CheckpointView { sink, epoch, held_here } in &pipeline.checkpoints {
-                let whose = if held_here.is_some() { "held here" } else { "held by the target" };
-                writeln!(f, "  checkpoint  {sink}: epoch {epoch}, {whose}")?;
-                for (source, partitions) in held_here.iter().flat_map(|held| &held.at) {
+            for CheckpointView { sink, checkpoint, held_here } in &pipeline.checkpoints {
+                let whose = if *held_here { "held here" } else { "held by the target" };
+                writeln!(f, "  checkpoint  {sink}: epoch {}, {whose}", checkpoint.epoch)?;
+                for (source, partitions) in &checkpoint.at {
                     for (partition, position) in partitions {
                         writeln!(f, "                {source} {partition}: {position}")?;
                     }
