@@ -17,18 +17,18 @@
 //! The rows of the suite have two columns, `id` (int64, unique) and `name` (text, sometimes null). Rows are compared by their values
 //! as text, so that a target without types of its own passes too; the types have a matrix of their own, see [`types`].
 
-use std::{collections::BTreeMap, fmt, panic::AssertUnwindSafe, time::Duration};
+use std::{collections::BTreeMap, fmt, panic::AssertUnwindSafe, sync::LazyLock, time::Duration};
 
 use futures::{FutureExt as _, future::LocalBoxFuture};
 use towpath_core::Error;
 
 mod door;
-pub mod rows;
 mod sink;
 mod source;
 mod transform;
 pub mod types;
 
+pub use crate::{memory::Key, rows};
 pub use sink::{Setup, SinkQuirks, SinkTarget, SinkUnderTest, sink, sink_report};
 pub use source::{SourceOrigin, SourceQuirks, SourceUnderTest, source, source_report};
 pub use transform::{TransformQuirks, TransformUnderTest, transform, transform_report};
@@ -150,30 +150,41 @@ struct Case<W> {
     run: for<'a> fn(&'a W) -> LocalBoxFuture<'a, Check>,
 }
 
+/// A case from the function of its name.
+macro_rules! case {
+    ($name:ident, $promise:literal) => {
+        $crate::conformance::Case { name: stringify!($name), promise: $promise, run: |world| Box::pin($name(world)) }
+    };
+}
+use case;
+
 /// Runs cases, each over its own world, and notes what came of them.
-async fn run_cases<W>(report: &mut Report, suffix: &str, cases: &[Case<W>], world: impl Fn() -> W) {
-    let only = std::env::var("TOWPATH_CASE").unwrap_or_default();
+async fn run_cases<W>(report: &mut Report, suffix: &str, cases: &[Case<W>], world: impl AsyncFn() -> W) {
     for case in cases {
-        let name = format!("{}{suffix}", case.name);
-        if !name.contains(&only) {
-            continue;
+        let run = async { (case.run)(&world().await).await };
+        run_case(report, format!("{}{suffix}", case.name), case.promise, run).await;
+    }
+}
+
+/// Runs one case, if it is asked for, and notes what came of it.
+async fn run_case(report: &mut Report, name: String, promise: &'static str, run: impl Future<Output = Check>) {
+    static ONLY: LazyLock<String> = LazyLock::new(|| std::env::var("TOWPATH_CASE").unwrap_or_default());
+    if !name.contains(ONLY.as_str()) {
+        return;
+    }
+    let outcome = match tokio::time::timeout(PATIENCE, AssertUnwindSafe(run).catch_unwind()).await {
+        Err(_) => broken(format!("it has not ended after {} s", PATIENCE.as_secs())),
+        Ok(Err(panic)) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            broken(format!("a panic: {}", text.unwrap_or_default()))
         }
-        let made = world();
-        let run = AssertUnwindSafe((case.run)(&made)).catch_unwind();
-        let outcome = match tokio::time::timeout(PATIENCE, run).await {
-            Err(_) => broken(format!("it has not ended after {} s", PATIENCE.as_secs())),
-            Ok(Err(panic)) => {
-                let text = panic.downcast_ref::<String>().cloned();
-                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-                broken(format!("a panic: {}", text.unwrap_or_default()))
-            }
-            Ok(Ok(outcome)) => outcome,
-        };
-        match outcome {
-            Ok(()) => report.passed.push(name),
-            Err(Stop::Skip(why)) => drop(report.skipped.insert(name, why)),
-            Err(Stop::Broken(found)) => report.broken.push(Broken { case: name, promise: case.promise, found }),
-        }
+        Ok(Ok(outcome)) => outcome,
+    };
+    match outcome {
+        Ok(()) => report.passed.push(name),
+        Err(Stop::Skip(why)) => drop(report.skipped.insert(name, why)),
+        Err(Stop::Broken(found)) => report.broken.push(Broken { case: name, promise, found }),
     }
 }
 

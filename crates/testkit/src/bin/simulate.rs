@@ -52,7 +52,9 @@ async fn ssrs(options: &[String]) -> Result<(), String> {
         let number = || value.parse::<u64>().map_err(|error| format!("{option} {value}: {error}"));
         builder = match option.as_str() {
             "--port" => builder.port(u16::try_from(number()?).map_err(|error| format!("--port: {error}"))?),
-            "--lockout" => builder.lockout_after(u32::try_from(number()?).map_err(|error| format!("--lockout: {error}"))?),
+            "--lockout" => {
+                builder.lockout_after(u32::try_from(number()?).map_err(|error| format!("--lockout: {error}"))?)
+            }
             "--first-byte" => builder.first_byte(Duration::from_secs(number()?)),
             "--rate" => builder.rate(number()?),
             "--rows" => keep(builder, &mut rows, number()?),

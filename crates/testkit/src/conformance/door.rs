@@ -16,8 +16,12 @@ pub(super) struct Calls(Arc<Mutex<Vec<(String, Effect)>>>);
 impl Calls {
     /// Those that a plan may not make.
     pub(super) fn not_cheap(&self) -> Vec<String> {
+        self.of(&[Effect::Read, Effect::Idempotent, Effect::Once])
+    }
+    /// Those of these effects.
+    pub(super) fn of(&self, effects: &[Effect]) -> Vec<String> {
         let calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let costly = calls.iter().filter(|(_, effect)| *effect != Effect::Cheap);
+        let costly = calls.iter().filter(|(_, effect)| effects.contains(effect));
         costly.map(|(what, effect)| format!("'{what}' ({effect:?})")).collect()
     }
 }
