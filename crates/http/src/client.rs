@@ -4,11 +4,12 @@ use std::{fmt, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use towpath_core::{Context, Error, Result, Secret, context::Admission};
+use towpath_core::{Context, Error, Result, Retry, Secret};
 use url::Url;
 
 use crate::{
     classify::{Refusal, classify, status_text},
+    leave::{Leave, Verdict, settle, verdict},
     ntlm::SignIn,
     options::{Auth, HttpOptions},
     pooled::{self, Failed},
@@ -66,7 +67,7 @@ pub(crate) struct Answer {
     pub head: http::response::Parts,
     pub wire: Wire,
     /// The leave under which a credential went out with this very request; `None` if none did.
-    pub admission: Option<Box<dyn Admission>>,
+    pub leave: Option<Leave>,
 }
 
 impl Client {
@@ -139,22 +140,22 @@ impl Client {
             let mut response =
                 Response::new(answer.head, hop.url.clone(), answer.wire, decompress, options.max_response)?;
             if taken {
-                settle(answer.admission, Verdict::Proven);
+                settle(answer.leave, Verdict::Proven);
                 if !head {
                     response.check_declared()?;
                 }
                 return Ok(response);
             }
             if let Some(to) = redirect(&response) {
-                settle(answer.admission, Verdict::Proven);
+                settle(answer.leave, Verdict::Proven);
                 // Read, so that the connection can be used again.
                 response.opening(REFUSAL).await;
                 self.turn(&mut hop, status, to, again, &home)?;
                 continue;
             }
-            return Err(self.refused(response, answer.admission, denied).await);
+            return Err(self.refused(response, answer.leave, denied).await);
         }
-        Err(Error::unavailable(format!("more than {REDIRECTS} redirects")).retry(towpath_core::Retry::Never))
+        Err(Error::unavailable(format!("more than {REDIRECTS} redirects")).retry(Retry::Never))
     }
 
     async fn exchange(&self, hop: &mut Hop, limits: Limits) -> Result<Answer> {
@@ -168,10 +169,8 @@ impl Client {
     }
 
     async fn exchange_pooled(&self, client: &reqwest::Client, hop: &Hop, body: Body, limits: Limits) -> Result<Answer> {
-        let admission = match credential(&self.inner.options.auth) {
-            Some((account, secret)) => {
-                Some(self.inner.ctx.credentials().admit(&origin(&hop.url), &account, secret).await?)
-            }
+        let mut leave = match credential(&self.inner.options.auth) {
+            Some((account, secret)) => Some(Leave::ask(&self.inner.ctx, &origin(&hop.url), &account, secret).await?),
             None => None,
         };
         let mut url = hop.url.clone();
@@ -200,16 +199,16 @@ impl Client {
         *request.headers_mut() = headers;
         match url.as_str().parse() {
             Ok(uri) => *request.uri_mut() = uri,
-            Err(_) => {
-                settle(admission, Verdict::Unsent);
-                return Err(Error::config("the url cannot be sent"));
-            }
+            Err(_) => return Err(Error::config("the url cannot be sent")),
+        }
+        if let Some(leave) = &mut leave {
+            leave.goes_out();
         }
         match pooled::exchange(client, request, sent, limits).await {
-            Ok((head, wire)) => Ok(Answer { head, wire, admission }),
+            Ok((head, wire)) => Ok(Answer { head, wire, leave }),
             Err(Failed { error, unsent }) => {
                 if unsent {
-                    settle(admission, Verdict::Unsent);
+                    settle(leave, Verdict::Unsent);
                 }
                 Err(error)
             }
@@ -246,12 +245,7 @@ impl Client {
     }
 
     /// The error for an answer that is none; says what became of the credential.
-    async fn refused(
-        &self,
-        mut response: Response,
-        admission: Option<Box<dyn Admission>>,
-        denied: Option<fn(&str) -> bool>,
-    ) -> Error {
+    async fn refused(&self, mut response: Response, leave: Option<Leave>, denied: Option<fn(&str) -> bool>) -> Error {
         let status = response.status;
         let text = response.opening(REFUSAL).await;
         let right_missing = status == StatusCode::FORBIDDEN
@@ -260,7 +254,7 @@ impl Client {
         let refusal = Refusal { status, headers: response.headers, text };
         let auth = &self.inner.options.auth;
         if right_missing {
-            settle(admission, Verdict::Proven);
+            settle(leave, Verdict::Proven);
             let who = match auth {
                 Auth::None => "a visitor without a name".to_owned(),
                 other => format!("{}, whose sign-in was accepted,", account_shown(other)),
@@ -271,7 +265,7 @@ impl Client {
                 .hint("have the right given on the server; the credential is fine");
         }
         if status != StatusCode::UNAUTHORIZED {
-            settle(admission, verdict(status));
+            settle(leave, verdict(status));
             return classify(refusal);
         }
         let offered = token::schemes(&refusal.headers);
@@ -287,23 +281,23 @@ impl Client {
                         .hint(token::advice(&offered))
                 }
                 // A key in a place of its own has no scheme to compare.
-                _ => self.wrong_credential(refusal, admission),
+                _ => self.wrong_credential(refusal, leave),
             };
         };
         let fits = offered.is_empty() || offered.iter().any(|scheme| scheme.eq_ignore_ascii_case(wanted));
         if fits {
-            return self.wrong_credential(refusal, admission);
+            return self.wrong_credential(refusal, leave);
         }
         // It was not looked at, so nothing is known about it.
-        settle(admission, Verdict::Unsent);
+        settle(leave, Verdict::Unsent);
         Error::auth(format!("the server does not take {wanted}; it offers {offers}"))
             .because(refusal)
             .hint(token::advice(&offered))
     }
 
-    fn wrong_credential(&self, refusal: Refusal, admission: Option<Box<dyn Admission>>) -> Error {
+    fn wrong_credential(&self, refusal: Refusal, leave: Option<Leave>) -> Error {
         let account = account_shown(&self.inner.options.auth);
-        settle(admission, Verdict::Refused);
+        settle(leave, Verdict::Refused);
         Error::auth(format!(
             "the server refused {account} (401): a wrong credential, a locked account, or a missing right; it will not be sent again"
         ))
@@ -330,37 +324,6 @@ impl fmt::Debug for Client {
     }
 }
 
-/// What an answer says about the credential that went out for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Proven,
-    Refused,
-    /// Not sent, or sent and not looked at.
-    Unsent,
-    Unknown,
-}
-
-/// What a status other than 2xx, 3xx, 401 and 403 says.
-fn verdict(status: StatusCode) -> Verdict {
-    match status.as_u16() {
-        // Turned away at the door, before anybody looked.
-        407 | 408 | 429 | 503 => Verdict::Unsent,
-        // A gateway passed it on and lost the answer.
-        502 | 504 => Verdict::Unknown,
-        _ => Verdict::Proven,
-    }
-}
-
-pub(crate) fn settle(admission: Option<Box<dyn Admission>>, verdict: Verdict) {
-    let Some(admission) = admission else { return };
-    match verdict {
-        Verdict::Proven => admission.proven(),
-        Verdict::Refused => admission.refused(),
-        Verdict::Unsent => admission.unsent(),
-        Verdict::Unknown => drop(admission),
-    }
-}
-
 /// The account and the secret, where there is one.
 pub(crate) fn credential(auth: &Auth) -> Option<(String, &Secret)> {
     match auth {
@@ -369,16 +332,8 @@ pub(crate) fn credential(auth: &Auth) -> Option<(String, &Secret)> {
         Auth::Bearer { token } => Some(("bearer".to_owned(), token)),
         Auth::ApiKey { value, .. } => Some(("api_key".to_owned(), value)),
         Auth::Ntlm { domain, username, password } | Auth::Negotiate { domain, username, password } => {
-            Some((account(domain.as_deref(), username), password))
+            Some((token::account(domain.as_deref(), username), password))
         }
-    }
-}
-
-/// `CORP\loader`, or the name as it stands.
-fn account(domain: Option<&str>, username: &str) -> String {
-    match domain {
-        Some(domain) if !domain.is_empty() => format!("{domain}\\{username}"),
-        _ => username.to_owned(),
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! The way of a request through the files: `client` (redirects, sign-in, statuses) → `pooled` (reqwest, for everything
 //! but NTLM) or `ntlm` (the handshake) on `connection` (one dedicated hyper connection) → `wire` (timeouts, truncation) →
-//! `response` (decompression, limits). `tls` and `options` are for both.
+//! `response` (decompression, limits). `tls`, `leave` (what is remembered of a credential) and `options` are for both; `token`, `spnego`
+//! and `channel_binding` are what a handshake is made of.
 //!
 //! # Promises
 //!
@@ -14,15 +15,18 @@
 //! * A refused credential is not sent again: every use asks [`Credentials`](towpath_core::context::Credentials) first.
 //! * Credentials never leave the origin they were meant for, and never show in a message.
 
+mod channel_binding;
 mod classify;
 mod client;
 mod connection;
+mod leave;
 mod ntlm;
 mod options;
 mod pooled;
 mod request;
 mod response;
 mod shown;
+mod spnego;
 mod tls;
 mod token;
 mod wire;

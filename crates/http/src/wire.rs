@@ -26,9 +26,9 @@ use crate::{connection::Keep, options::Timeouts, request::Body};
 /// The time limits of one `send`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    pub connect: Duration,
-    pub first_byte: Duration,
-    pub idle: Duration,
+    connect: Duration,
+    first_byte: Duration,
+    idle: Duration,
     total: Option<(Instant, Duration)>,
 }
 
@@ -44,7 +44,7 @@ impl Limits {
     }
 
     /// Waits for `future`, at most `limit` (if any) and never past the total; `missed` says what did not come.
-    pub async fn within<T>(
+    async fn within<T>(
         &self,
         limit: Option<(Duration, &str)>,
         future: impl Future<Output = T>,
@@ -58,6 +58,16 @@ impl Limits {
         };
         let Some((until, limit, name)) = first else { return Ok(future.await) };
         timeout_at(until, future).await.map_err(|_| self::missed(missed, limit, name))
+    }
+
+    /// Waits for the next piece of an answer.
+    pub async fn idle<T>(&self, piece: impl Future<Output = T>) -> Result<T> {
+        self.within(Some((self.idle, "idle")), piece, "nothing more of the answer came").await
+    }
+
+    /// Waits for a connection.
+    pub async fn connecting<T>(&self, connection: impl Future<Output = T>) -> Result<T> {
+        self.within(Some((self.connect, "connect")), connection, "no connection").await
     }
 
     /// The error for a connection that took longer than `connect`.
@@ -214,14 +224,13 @@ impl Wire {
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         while !self.ended {
             let Self { body, limits, .. } = self;
-            let idle = Some((limits.idle, "idle"));
             let frame = match body {
                 Incoming::Pooled(body) => {
-                    let frame = limits.within(idle, body.frame(), "nothing more of the answer came").await?;
+                    let frame = limits.idle(body.frame()).await?;
                     frame.map(|frame| frame.map_err(|error| Box::new(error.without_url()) as Failure))
                 }
                 Incoming::Own(body) => {
-                    let frame = limits.within(idle, body.frame(), "nothing more of the answer came").await?;
+                    let frame = limits.idle(body.frame()).await?;
                     frame.map(|frame| frame.map_err(|error| Box::new(error) as Failure))
                 }
             };
