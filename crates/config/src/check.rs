@@ -370,6 +370,10 @@ impl<'s> Checker<'s, '_> {
         // Beside a password, a key with a slip in it is most likely the password.
         let near_secrets =
             object.properties.iter().any(|(_, schema)| schema.get("writeOnly") == Some(&Json::Bool(true)));
+        // Left out means left out: a connector need not know null where it knows a default.
+        let known_null =
+            |key: &Key| object.properties.iter().any(|(name, schema)| *name == key.name && !allows_null(schema));
+        entries.retain(|(key, value)| !(value.is_null() && known_null(key)));
         for key in unknown {
             if let Some((_, value)) = entries.iter_mut().find(|(other, _)| near_secrets && other.name == key.name) {
                 value.walk_mut("", &mut |_, node| {
@@ -457,6 +461,11 @@ fn accepts_type(schema: &Json, wanted: &str) -> bool {
         Some(Json::Array(kinds)) => kinds.iter().any(|kind| kind == wanted),
         _ => false,
     }
+}
+
+fn allows_null(schema: &Json) -> bool {
+    let branches = ["oneOf", "anyOf"].into_iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
+    accepts_type(schema, "null") || branches.into_iter().any(allows_null)
 }
 
 /// The one word a schema allows.

@@ -33,6 +33,7 @@ use layers::Layer;
 use problem::{Finding, Secrets, settle};
 
 pub use layers::{PREFIX, SHARED_FILE};
+pub use nearest::hint as did_you_mean;
 pub use problem::{Place, Problem, Problems, Severity};
 pub use schema::schema;
 

@@ -19,8 +19,8 @@ pub(crate) fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a 
         .map(|(_, name)| name)
 }
 
-/// `did you mean 'report'?`, or else what there is.
-pub(crate) fn hint<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
+/// `did you mean 'report'?`, or else what there is; `None` where there is nothing.
+pub fn hint<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
     if let Some(name) = nearest(wrong, candidates.clone()) {
         return Some(format!("did you mean '{name}'?"));
     }

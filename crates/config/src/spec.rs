@@ -348,9 +348,14 @@ fn ask_connector(connector: &Connector, part: &Part, findings: &mut Vec<Finding>
     }
     let hint = error.what_to_do().map(str::to_owned);
     let text = error.to_string();
-    // `parameters.From: what is wrong`; a message may hold the sign too.
+    // `parameters.From: what is wrong`, or `window.size must …`: where it begins with a key that is there, that is the place.
+    let word = text.split([' ', ':']).next().unwrap_or_default();
+    let here = !word.is_empty() && locate(&part.node, word).1.is_empty();
     let (inside, message) = match text.split_once(": ") {
+        Some((path, message)) if here && path == word => (path, message),
+        // A part of the path may be missing in the file; the rest of it still leads near.
         Some((path, message)) if !path.contains(' ') && locate(&part.node, path).1 != path => (path, message),
+        _ if here => (word, text.as_str()),
         _ => ("", text.as_str()),
     };
     tell(&part.node, &part.path, inside, message.to_owned(), hint, findings);

@@ -10,7 +10,7 @@ debug, or warn,towpath_http=trace). Any key of a pipeline file can be set by TOW
 
 /// Hauls data from sources through transforms into sinks, as a pipeline file says.
 #[derive(Debug, Parser)]
-#[command(name = "towpath", version, about, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "towpath", version, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub global: Global,

@@ -97,6 +97,21 @@ pub(crate) fn config(problems_found: &Problems) {
     });
 }
 
+/// The first error with its place, and how many more there are.
+pub(crate) fn in_a_line(problems: &Problems) -> String {
+    let mut errors = problems.problems.iter().filter(|problem| problem.severity == Severity::Error);
+    let Some(first) = errors.next() else { return String::new() };
+    let place = first.place.as_ref().map(|place| match place.line {
+        Some(line) => format!("{}:{line}:{}: ", place.layer, place.column),
+        None => format!("{}: ", place.layer),
+    });
+    let more = match errors.count() {
+        0 => String::new(),
+        more => format!(" (and {})", number(more, "more error")),
+    };
+    format!("{}{}{more}", place.unwrap_or_default(), first.message)
+}
+
 /// `1 error`, `2 errors`.
 pub(crate) fn number(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }

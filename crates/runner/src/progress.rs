@@ -52,7 +52,7 @@ impl Snapshot {
             let waits = match part.pulse.waiting() {
                 Waiting::Guard => Some(part.pulse.waits_in_words()),
                 Waiting::Call if part.pulse.still_for() >= LONG_CALL => {
-                    Some(format!("{} for {} s", part.pulse.waits_in_words(), part.pulse.still_for().as_secs()))
+                    Some(format!("waiting for {}, {} s", part.pulse.waits_in_words(), part.pulse.still_for().as_secs()))
                 }
                 _ => None,
             };
@@ -68,7 +68,10 @@ impl Snapshot {
                 waits,
             }
         });
-        Self { elapsed, parts: parts.collect() }
+        let mut parts: Vec<Part> = parts.collect();
+        // Sources first, whichever began first.
+        parts.sort_by_key(|part| part.role);
+        Self { elapsed, parts }
     }
 }
 
@@ -84,8 +87,10 @@ impl Part {
         let mut counts = Vec::new();
         if self.role == Role::Source {
             counts.push(format!("{} rows", thousands(self.rows)));
-            if self.bytes > 0 {
-                counts.push(megabytes(self.bytes));
+            match self.done() {
+                Some(_) => counts.push(format!("{} of {}", megabytes(self.bytes), megabytes(self.expected))),
+                None if self.bytes > 0 => counts.push(megabytes(self.bytes)),
+                None => {}
             }
         } else {
             counts.push(format!("{} written", thousands(self.rows)));
@@ -130,7 +135,7 @@ impl Rates {
 fn left(part: &Part, bytes_a_second: f64) -> Option<u64> {
     part.done()?;
     let left = part.expected.saturating_sub(part.bytes) as f64;
-    (bytes_a_second > 0.0 && !part.ended).then(|| (left / bytes_a_second).ceil() as u64)
+    (bytes_a_second > 0.0 && left > 0.0 && !part.ended).then(|| (left / bytes_a_second).ceil() as u64)
 }
 
 /// Shows a run.

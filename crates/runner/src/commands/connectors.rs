@@ -1,6 +1,7 @@
 //! `towpath connectors`: the reference of what is linked into this program, from the structs that read the options.
 
 use serde_json::{Value as Json, json};
+use towpath_config::did_you_mean;
 use towpath_core::{Connector, Error, connector, pipeline::Role};
 
 use super::Outcome;
@@ -51,7 +52,7 @@ fn describe(global: &Global, name: &str) -> Outcome {
         names.sort_unstable();
         names.dedup();
         let error = Error::config(format!("there is no connector '{name}'"));
-        return Err(error.hint(format!("there are: {}", names.join(", "))).into());
+        return Err(error.hint(did_you_mean(name, names).unwrap_or_default()).into());
     };
     if global.json {
         let schemas: serde_json::Map<String, Json> = roles(connector)

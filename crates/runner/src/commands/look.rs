@@ -4,14 +4,18 @@ use std::path::Path;
 
 use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
-use towpath_config::Severity;
+use towpath_config::{Loaded, Severity, did_you_mean};
 use towpath_core::{Error, Original, Reject, Result};
 
 use super::{Outcome, engine, load, runtime};
-use crate::{args::Global, output, table::layout};
+use crate::{
+    args::Global,
+    output::{self, Failure},
+    table::layout,
+};
 
 pub(crate) fn preview(global: &Global, file: &Path, source: &str, rows: usize) -> Outcome {
-    let loaded = load(global, file, Severity::Error)?;
+    let loaded = load_with(global, file, source)?;
     let runtime = runtime(global)?;
     let engine = engine(global)?;
     let preview = runtime.block_on(engine.preview(&loaded.spec, source, rows))?;
@@ -40,6 +44,17 @@ pub(crate) fn preview(global: &Global, file: &Path, source: &str, rows: usize) -
         output::err(&format!("… and {} more rejected", preview.rejects.len() - 10));
     }
     Ok(0)
+}
+
+/// Reads a pipeline file that has a source of this name.
+fn load_with(global: &Global, file: &Path, source: &str) -> std::result::Result<Loaded, Failure> {
+    let loaded = load(global, file, Severity::Error)?;
+    let names: Vec<&str> = loaded.spec.sources.iter().map(|spec| &*spec.name).collect();
+    if names.contains(&source) {
+        return Ok(loaded);
+    }
+    let error = Error::config(format!("there is no source '{source}' in {}", file.display()));
+    Err(error.hint(did_you_mean(source, names).unwrap_or_default()).into())
 }
 
 fn rejected(reject: &Reject) -> String {
@@ -80,7 +95,7 @@ fn json_lines(batches: &[RecordBatch]) -> Result<String> {
 }
 
 pub(crate) fn discover(global: &Global, file: &Path, source: &str) -> Outcome {
-    let loaded = load(global, file, Severity::Error)?;
+    let loaded = load_with(global, file, source)?;
     let runtime = runtime(global)?;
     let engine = engine(global)?;
     let discovery = runtime.block_on(engine.discover(&loaded.spec, source))?;

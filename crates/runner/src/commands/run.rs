@@ -120,7 +120,7 @@ async fn watched(engine: Engine, spec: PipelineSpec, new_run: bool) -> Result<Ru
 /// The last line of `--json` where the run did not begin: the same keys, with nothing in them.
 fn not_begun(file: &Path, failure: &Failure) -> serde_json::Value {
     let (status, error) = match failure {
-        Failure::Config(problems) => ("failed", problems.to_string()),
+        Failure::Config(problems) => ("failed", output::in_a_line(problems)),
         Failure::Error(error) if output::code(error) == 130 => ("cancelled", error.to_string()),
         Failure::Error(error) => ("failed", error.to_string()),
     };

@@ -27,20 +27,25 @@ impl Bars {
 
     pub fn show(&mut self, snapshot: &Snapshot) {
         self.widest = snapshot.parts.iter().map(|part| part.name.chars().count()).max().unwrap_or(0);
-        for part in &snapshot.parts {
+        for (index, part) in snapshot.parts.iter().enumerate() {
             let (rows, bytes) = self.rates.of(part, snapshot.elapsed);
             let key = format!("{} {}", part.role.name(), part.name);
-            let bar = self.bars.entry(key).or_insert_with(|| self.screen.add(ProgressBar::new(0)));
+            let bar = self.bars.entry(key).or_insert_with(|| self.screen.insert(index, ProgressBar::new(0)));
+            // What is too wide for the terminal is cut at its end, so what matters most comes first.
             let mut text = Vec::new();
             if let Some(done) = part.done() {
-                bar.set_style(style("{prefix}  {bar:20.cyan/blue}  {msg}"));
+                bar.set_style(style("{prefix}  {bar:16.cyan/blue} {wide_msg}"));
                 bar.set_length(part.expected);
                 bar.set_position(part.bytes);
                 text.push(format!("{:3.0}%", done * 100.0));
             } else {
-                bar.set_style(style("{prefix}  {spinner:.cyan} {msg}"));
+                bar.set_style(style("{prefix}  {spinner:.cyan} {wide_msg}"));
                 bar.tick();
             }
+            if let Some(left) = left(part, bytes) {
+                text.push(format!("ETA {}", clock(left)));
+            }
+            text.extend(part.waits.clone());
             text.push(part.counts());
             if rows >= 1.0 {
                 text.push(format!("{} rows/s", thousands(rows as u64)));
@@ -48,10 +53,6 @@ impl Bars {
             if part.role == Role::Source {
                 text.push(clock(snapshot.elapsed.as_secs()));
             }
-            if let Some(left) = left(part, bytes) {
-                text.push(format!("ETA {}", clock(left)));
-            }
-            text.extend(part.waits.clone());
             let gap = " ".repeat(self.widest - part.name.chars().count());
             bar.set_prefix(format!("{}{gap}", part.name));
             bar.set_message(text.join("  "));
@@ -91,7 +92,7 @@ mod tests {
             snapshot(0, 0, 0, Some("next request in 4m10s, guard of https://reports.example")),
             snapshot(10, 500_000, 0, None),
             snapshot(15, 1_200_000, 214_000_000, None),
-            snapshot(20, 2_000_000, 214_000_000, Some("the call 'render /Sales' for 4 s")),
+            snapshot(20, 2_000_000, 214_000_000, Some("waiting for the call 'render /Sales', 4 s")),
         ] {
             bars.show(&snapshot);
             // The screen is drawn at most so often; the test does not wait for that.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Rates, Snapshot, left};
-use crate::table::{clock, megabytes, thousands};
+use crate::table::{clock, thousands};
 
 /// From one line to the next.
 pub(super) const INTERVAL: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ impl Lines {
             let (rows, bytes) = self.rates.of(part, snapshot.elapsed);
             let mut text = format!("{}: {}", part.name, part.counts());
             if let Some(done) = part.done() {
-                text.push_str(&format!(" of {} ({:.0}%)", megabytes(part.expected), done * 100.0));
+                text.push_str(&format!(", {:.0}%", done * 100.0));
             }
             if rows >= 1.0 {
                 text.push_str(&format!(", {} rows/s", thousands(rows as u64)));
@@ -29,7 +29,7 @@ impl Lines {
                 text.push_str(&format!(", {} left", clock(left)));
             }
             if let Some(waits) = &part.waits {
-                text.push_str(&format!(", waiting: {waits}"));
+                text.push_str(&format!(", {waits}"));
             }
             parts.push(text);
         }
@@ -51,7 +51,7 @@ mod tests {
             snapshot(5, 0, 0, Some("next request in 4m10s, guard of https://reports.example")),
             snapshot(10, 500_000, 0, None),
             snapshot(15, 1_200_000, 214_000_000, None),
-            snapshot(20, 2_000_000, 214_000_000, Some("the call 'render /Sales' for 4 s")),
+            snapshot(20, 2_000_000, 214_000_000, Some("waiting for the call 'render /Sales', 4 s")),
         ];
         let text: Vec<String> = shown.iter().map(|snapshot| lines.line(snapshot)).collect();
         insta::assert_snapshot!(text.join("\n"));
