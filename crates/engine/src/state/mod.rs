@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 use towpath_core::{Error, ErrorKind, Result, Retry};
 
 use self::clock::{Clock, SystemClock};
+pub(crate) use self::locks::Lock;
 pub use self::{
     locks::{Holder, PipelineLock},
     runs::{Fence, LastRun},

@@ -1,0 +1,172 @@
+//! The breaker: a server that fails again and again is left alone for a while, by every pipeline of this machine.
+//!
+//! After [`THRESHOLD`] failures in a row it opens: nothing passes for a pause that doubles with each further failure, from
+//! [`SHORTEST`] to [`LONGEST`]. Then one call at a time may probe; its success closes the breaker, its failure opens it for longer. A
+//! failure is a server that cannot be reached, fails, or does not answer in time; that it refuses one request, or asks for fewer, is none.
+//!
+//! A part of a server (one report) can have a breaker of its own: a missing right opens that at once, because asking again does not
+//! give the right, and every refusal may count towards a lockout.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use towpath_core::{Error, ErrorKind, Result, Retry};
+
+use crate::state::{Fault, StateStore, clock::human};
+
+/// Failures in a row that open it.
+pub const THRESHOLD: u32 = 5;
+/// The first pause.
+pub const SHORTEST: Duration = Duration::from_secs(30);
+/// The longest pause.
+pub const LONGEST: Duration = Duration::from_secs(600);
+/// How long a part is left alone to which a right is missing.
+pub const DENIED: Duration = Duration::from_secs(3600);
+
+/// The breaker of a server, or of a part of it.
+#[derive(Clone, Debug)]
+pub struct Breaker {
+    store: StateStore,
+    origin: String,
+    /// Empty: the whole server.
+    resource: String,
+}
+
+struct Stored {
+    failures: u32,
+    reason: String,
+    since: String,
+    /// Milliseconds until it may be probed; `None`: it is closed.
+    closed_for: Option<i64>,
+    /// Milliseconds for which another one's probe is under way.
+    probed_for: i64,
+    /// The last pause.
+    cool: i64,
+}
+
+impl Breaker {
+    /// The breaker of a server, or of a part of it.
+    pub fn new(store: StateStore, origin: impl Into<String>, resource: Option<&str>) -> Self {
+        Self { store, origin: origin.into(), resource: resource.unwrap_or_default().to_owned() }
+    }
+
+    /// Asks whether a call may be made, which will have ended `deadline` from now. An error says why not, and until when.
+    pub fn ask(&self, deadline: Duration) -> Result<()> {
+        // Nearly always there is nothing.
+        let Some(stored) = self.store.read(|db| self.stored(db))? else { return Ok(()) };
+        if stored.closed_for.is_none() {
+            return Ok(());
+        }
+        self.store.write(|db| {
+            let Some(stored) = self.stored(db)? else { return Ok(()) };
+            let left = match stored.closed_for {
+                None => return Ok(()),
+                Some(left) => left.max(stored.probed_for),
+            };
+            if left > 0 {
+                return Err(self.open(&stored, left).into());
+            }
+            let until = self.store.clock().now().ms.saturating_add(deadline.as_millis() as i64);
+            db.prepare_cached("UPDATE breakers SET probe_until = ?3 WHERE origin = ?1 AND resource = ?2")?
+                .execute(params![self.origin, self.resource, until])?;
+            Ok(())
+        })
+    }
+
+    /// A call was answered.
+    pub fn succeeded(&self) -> Result<()> {
+        if self.store.read(|db| self.stored(db))?.is_none() {
+            return Ok(());
+        }
+        self.store.write(|db| {
+            db.prepare_cached("DELETE FROM breakers WHERE origin = ?1 AND resource = ?2")?.execute([&self.origin, &self.resource])?;
+            Ok(())
+        })
+    }
+
+    /// A call failed. Counts if it is the server that failed.
+    pub fn failed(&self, error: &Error) -> Result<()> {
+        if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
+            // It answered.
+            return self.succeeded();
+        }
+        self.store.write(|db| {
+            let before = self.stored(db)?;
+            let failures = before.as_ref().map_or(0, |before| before.failures) + 1;
+            let was_open = before.as_ref().is_some_and(|before| before.closed_for.is_some());
+            let longer = before.as_ref().map_or(0, |before| before.cool).saturating_mul(2);
+            let pause = longer.clamp(SHORTEST.as_millis() as i64, LONGEST.as_millis() as i64);
+            let opens = was_open || failures >= THRESHOLD;
+            self.put(db, failures, error.message(), before.map(|before| before.since), opens.then_some(pause))
+        })
+    }
+
+    /// A right is missing: this part is left alone.
+    pub fn denied(&self, error: &Error) -> Result<()> {
+        self.store.write(|db| self.put(db, 1, error.message(), None, Some(DENIED.as_millis() as i64)))
+    }
+
+    fn put(&self, db: &Connection, failures: u32, reason: &str, since: Option<String>, pause: Option<i64>) -> Result<(), Fault> {
+        let now = self.store.clock().now();
+        let since = since.unwrap_or_else(|| format!("{:.0}", self.store.clock().wall()));
+        db.prepare_cached(
+            "REPLACE INTO breakers (origin, resource, failures, reason, since, cool, boot, closed_until, probe_until)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL)",
+        )?
+        .execute(params![
+            self.origin,
+            self.resource,
+            failures,
+            reason,
+            since,
+            pause.unwrap_or(0),
+            &*now.boot,
+            pause.map(|pause| now.ms.saturating_add(pause))
+        ])?;
+        Ok(())
+    }
+
+    fn stored(&self, db: &Connection) -> rusqlite::Result<Option<Stored>> {
+        let now = self.store.clock().now();
+        db.prepare_cached(
+            "SELECT failures, reason, since, cool, boot, closed_until, probe_until FROM breakers WHERE origin = ?1 AND resource = ?2",
+        )?
+        .query_row([&self.origin, &self.resource], |row| {
+            let (boot, closed, probe): (String, Option<i64>, Option<i64>) = (row.get(4)?, row.get(5)?, row.get(6)?);
+            // After a reboot nobody knows how long it took: it may be probed.
+            let left = |until: i64| if *boot == *now.boot { (until - now.ms).max(0) } else { 0 };
+            Ok(Stored {
+                failures: row.get(0)?,
+                reason: row.get(1)?,
+                since: row.get(2)?,
+                cool: row.get(3)?,
+                closed_for: closed.map(left),
+                probed_for: probe.map_or(0, left),
+            })
+        })
+        .optional()
+    }
+
+    fn open(&self, stored: &Stored, left: i64) -> Error {
+        let Self { origin, resource, .. } = self;
+        let Stored { failures, reason, since, .. } = stored;
+        let hint = "`towpath state reset breaker` lets it be asked at once";
+        if !resource.is_empty() && *failures == 1 {
+            let what = format!("{resource} at {origin} was denied at {since}, and is left alone for another {}: {reason}", human(left));
+            return Error::auth(what).hint(format!("have the right given on the server; then {hint}"));
+        }
+        let what = format!("{origin} {resource}").trim_end().to_owned();
+        let times = if *failures == 1 { "time" } else { "times in a row" };
+        Error::unavailable(format!("{what} has failed {failures} {times} since {since}, and is left alone for another {}", human(left)))
+            .because(reason.clone())
+            .retry(Retry::Never)
+            .hint(hint)
+    }
+}
+
+impl StateStore {
+    /// Closes the breakers of a server (`None`: of all). Returns how many.
+    pub fn reset_breaker(&self, origin: Option<&str>) -> Result<usize> {
+        self.write(|db| Ok(db.execute("DELETE FROM breakers WHERE ?1 IS NULL OR origin = ?1", [origin])?))
+    }
+}

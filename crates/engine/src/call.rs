@@ -1,0 +1,199 @@
+//! The door to the outside: every call of every connector passes here.
+//!
+//! In this order, once for all: the breaker (is the server left alone?), the guard (is it our turn?), the deadline, the try
+//! itself, the breaker again (how did it go?), and a back-off before the next try. Waiting is abandoned when the run is
+//! cancelled. Each try is a span, and is counted.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+use towpath_core::{
+    Call, Effect, Error, ErrorKind, Result, Retry,
+    context::{Attempt, Door, Lease},
+    pipeline::{Guard, RetrySpec},
+};
+use tracing::Instrument as _;
+
+use crate::{
+    breaker::Breaker,
+    guard::{Gate, LeaseId, Passage},
+    pulse::Pulse,
+    state::{StateStore, clock::human},
+};
+
+/// A server that asks for a longer pause than this is not waited for: the run ends, and the next one asks again.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// How often one who waits for another process's request looks.
+const POLL: Duration = Duration::from_millis(250);
+
+/// One component's door.
+pub struct CallDoor {
+    store: StateStore,
+    guard: Guard,
+    retry: RetrySpec,
+    call_deadline: Duration,
+    cancel: CancellationToken,
+    pulse: Arc<Pulse>,
+}
+
+/// How long to wait before the next try, after so many failures: full jitter under a bound that doubles, and never less than the
+/// server asked for.
+pub fn back_off(spec: &RetrySpec, failures: u32, retry: Retry) -> Duration {
+    let doubled = spec.initial.0.saturating_mul(1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
+    let bound = doubled.min(spec.max.0);
+    let jitter = bound.mul_f64(fastrand::f64());
+    match retry {
+        // Those who were told the same time should not all come at it.
+        Retry::After(asked) => asked.saturating_add(jitter.min(spec.initial.0)),
+        Retry::Never | Retry::Again => jitter,
+    }
+}
+
+impl CallDoor {
+    /// The door of a component: with its limits, and how often it may try.
+    pub fn new(
+        store: StateStore,
+        guard: Guard,
+        retry: RetrySpec,
+        call_deadline: Duration,
+        cancel: CancellationToken,
+        pulse: Arc<Pulse>,
+    ) -> Self {
+        Self { store, guard, retry, call_deadline, cancel, pulse }
+    }
+
+    /// Waits for the guard. The request is stored when this returns.
+    async fn our_turn(&self, gate: &Gate, effect: Effect, deadline: Duration) -> Result<Option<LeaseId>> {
+        loop {
+            // Told before asking, or an end in between would be missed.
+            let freed = self.store.freed().notified();
+            match gate.ask(effect, deadline)? {
+                Passage::Pass(lease) => return Ok(lease),
+                Passage::After(pause) => {
+                    tokio::time::sleep(pause).await;
+                    return Ok(None);
+                }
+                Passage::Wait { wait, busy } => {
+                    let ms = wait.as_millis() as i64;
+                    let when = if busy { "when another one has ended".to_owned() } else { format!("in {}", human(ms)) };
+                    self.pulse.in_guard(format!("next request {when}, guard of {}", gate.origin()));
+                    // Requests of other processes end without telling us, and a sleep is not exact.
+                    let look = if busy { wait.min(POLL) } else { wait.max(Duration::from_millis(1)) };
+                    tokio::select! {
+                        () = tokio::time::sleep(look) => {}
+                        () = freed => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes tries until one succeeds, or no further one is due.
+    async fn tries<'a>(&self, call: &Call, attempt: &mut (dyn FnMut() -> Attempt<'a> + Send)) -> Result<Lease> {
+        let deadline = call.deadline.unwrap_or(self.call_deadline);
+        let gate = Gate::new(self.store.clone(), call.origin.as_str(), self.guard);
+        let server = Breaker::new(self.store.clone(), call.origin.as_str(), None);
+        let part = call.resource.as_deref().map(|name| Breaker::new(self.store.clone(), call.origin.as_str(), Some(name)));
+        for failures in 1.. {
+            if let Some(part) = &part {
+                part.ask(deadline)?;
+            }
+            server.ask(deadline)?;
+            let lease = self.our_turn(&gate, call.effect, deadline).await?;
+            let refusals = self.store.refusals();
+            let span = tracing::debug_span!("call", what = %call.what, origin = %call.origin, attempt = failures);
+            self.pulse.in_call(Some(call.what.clone()));
+            let outcome = within(deadline, attempt()).instrument(span.clone()).await;
+            self.pulse.in_call(None);
+            let error = match outcome {
+                Ok(()) => return Ok(self.lease(gate, server, lease)),
+                Err(error) => error,
+            };
+            let _in_span = span.enter();
+            self.ended(&gate, lease, &error);
+            // Refused by a password is the account's matter, refused all the same is the part's.
+            let right_missing = error.kind() == ErrorKind::Auth && self.store.refusals() == refusals;
+            match &part {
+                Some(part) if right_missing => part.denied(&error)?,
+                _ => server.failed(&error)?,
+            }
+            let again = match error.retrying() {
+                Retry::Never => false,
+                Retry::Again => true,
+                Retry::After(asked) => asked <= PATIENCE,
+            };
+            if !again || call.effect == Effect::Once || failures >= self.retry.attempts {
+                let place = format!("{} ({failures} {})", call.what, if failures == 1 { "try" } else { "tries" });
+                return Err(if failures == 1 { error } else { error.at(place) });
+            }
+            let pause = back_off(&self.retry, failures, error.retrying());
+            tracing::info!("{}: {error}; trying again in {:.1} s", call.what, pause.as_secs_f64());
+            drop(_in_span);
+            self.pulse.in_guard(format!("the next try of '{}' in {:.0} s", call.what, pause.as_secs_f64()));
+            tokio::time::sleep(pause).await;
+        }
+        Err(Error::internal("no try was made"))
+    }
+
+    /// Tells the guard that a request has ended, unless the server may still be working on it.
+    fn ended(&self, gate: &Gate, lease: Option<LeaseId>, error: &Error) {
+        if error.kind() != ErrorKind::Timeout
+            && let Some(lease) = lease
+        {
+            note(gate.ended(lease));
+        }
+    }
+
+    /// What keeps the server marked as busy until the answer has ended.
+    fn lease(&self, gate: Gate, server: Breaker, lease: Option<LeaseId>) -> Lease {
+        Lease::new(move |end| {
+            let seen = match end {
+                Some(Ok(())) => {
+                    note(server.succeeded());
+                    true
+                }
+                Some(Err(error)) => {
+                    note(server.failed(error));
+                    error.kind() != ErrorKind::Timeout
+                }
+                // Nobody knows what the server still does.
+                None => false,
+            };
+            if let (true, Some(lease)) = (seen, lease) {
+                note(gate.ended(lease));
+            }
+        })
+    }
+}
+
+#[async_trait]
+impl Door for CallDoor {
+    async fn pass<'a>(&self, call: &Call, attempt: &mut (dyn FnMut() -> Attempt<'a> + Send)) -> Result<Lease> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(Error::cancelled()),
+            passed = self.tries(call, attempt) => passed,
+        }
+    }
+}
+
+/// One try, body included. A deadline that passes says so.
+async fn within(deadline: Duration, attempt: Attempt<'_>) -> Result<()> {
+    match tokio::time::timeout(deadline, attempt).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            let period = towpath_core::Period(deadline);
+            Err(Error::timeout(format!("no answer within the call's deadline ({period})"))
+                .outcome_unknown()
+                .hint("raise the deadline if the server needs longer"))
+        }
+    }
+}
+
+/// That the state store fails must not fail a call that was answered; the lease then lasts until its deadline.
+fn note(noted: Result<()>) {
+    if let Err(error) = noted {
+        tracing::warn!("{error}");
+    }
+}
