@@ -139,7 +139,10 @@ async fn load(path: &Path, options: serde_json::Value, rows: usize) -> (Duration
     let committed_in = begun.elapsed();
     sink.close().await.unwrap();
     maker.join().unwrap();
-    println!("  write {wrote_in:.2?}, flush at {flushed_in:.2?}, commit at {committed_in:.2?}, close at {:.2?}", begun.elapsed());
+    println!(
+        "  write {wrote_in:.2?}, flush at {flushed_in:.2?}, commit at {committed_in:.2?}, close at {:.2?}",
+        begun.elapsed()
+    );
     (begun.elapsed(), written, known)
 }
 
@@ -209,7 +212,8 @@ fn main() {
     println!("{rows} rows, {} MB as CSV", std::fs::metadata(&csv).unwrap().len() / 1_000_000);
     let mut base = None;
     for mode in modes {
-        let out = Command::new(std::env::current_exe().unwrap()).args(["--one", &rows.to_string(), mode]).output().unwrap();
+        let out =
+            Command::new(std::env::current_exe().unwrap()).args(["--one", &rows.to_string(), mode]).output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
         assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
         let seconds: f64 = text.lines().last().and_then(|line| line.strip_prefix("seconds ")).unwrap().parse().unwrap();

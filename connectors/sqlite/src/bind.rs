@@ -10,7 +10,10 @@ use arrow_array::{
     TimestampNanosecondArray, TimestampSecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
 use arrow_schema::{DataType, TimeUnit};
-use rusqlite::{Statement, types::{Null, ToSqlOutput, ValueRef}};
+use rusqlite::{
+    Statement,
+    types::{Null, ToSqlOutput, ValueRef},
+};
 use towpath_core::{Error, Result};
 
 use crate::table::Kind;

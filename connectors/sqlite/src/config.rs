@@ -89,16 +89,18 @@ impl SinkOptions {
         check_path(&self.path)?;
         check_table(&self.table)?;
         match (self.write, &self.key) {
-            (WriteMode::InsertNew | WriteMode::Upsert, None) => Err(Error::config(format!("write: {} needs a key", mode(self.write)))
-                .hint("add `key: [column]`, or `key: row_hash` where no column tells rows apart")),
+            (WriteMode::InsertNew | WriteMode::Upsert, None) => {
+                Err(Error::config(format!("write: {} needs a key", mode(self.write)))
+                    .hint("add `key: [column]`, or `key: row_hash` where no column tells rows apart"))
+            }
             (WriteMode::Append | WriteMode::Replace, Some(_)) => {
                 Err(Error::config(format!("write: {} has no use for a key", mode(self.write)))
                     .hint("leave the key out, or write `insert_new` or `upsert`"))
             }
-            (WriteMode::Upsert, Some(KeySpec::RowHash(_))) => {
-                Err(Error::config("write: upsert cannot go by the hash of the whole row: a changed row has another hash")
-                    .hint("name key columns, or write `insert_new`"))
-            }
+            (WriteMode::Upsert, Some(KeySpec::RowHash(_))) => Err(Error::config(
+                "write: upsert cannot go by the hash of the whole row: a changed row has another hash",
+            )
+            .hint("name key columns, or write `insert_new`")),
             (_, Some(KeySpec::Columns(columns))) if columns.is_empty() => Err(Error::config("key: names no column")),
             _ => Ok(()),
         }
@@ -159,7 +161,8 @@ fn check_table(table: &str) -> Result<()> {
         return Err(Error::config("table: must name a table"));
     }
     if lower.starts_with("sqlite_") || lower.starts_with("towpath_") {
-        return Err(Error::config(format!("table: '{table}' has a name kept for others")).hint("names that begin with sqlite_ or towpath_ are not for data"));
+        return Err(Error::config(format!("table: '{table}' has a name kept for others"))
+            .hint("names that begin with sqlite_ or towpath_ are not for data"));
     }
     Ok(())
 }

@@ -9,18 +9,16 @@ use towpath_core::{Error, ErrorKind, Reject, Result, Retry};
 pub(crate) fn failed(what: &str, error: rusqlite::Error) -> Error {
     let failed = |kind| Error::new(kind, format!("cannot {what}"));
     let made = match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            failed(ErrorKind::Unavailable).hint("another program is writing to the file: find it, or raise lock_timeout")
-        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => failed(ErrorKind::Unavailable)
+            .hint("another program is writing to the file: find it, or raise lock_timeout"),
         Some(ErrorCode::OperationInterrupted) => return Error::cancelled().because(error),
         Some(ErrorCode::DiskFull) => failed(ErrorKind::Unavailable).hint("make room on the disk"),
         Some(ErrorCode::SystemIoFailure) => failed(ErrorKind::Unavailable),
         Some(ErrorCode::CannotOpen) => {
             failed(ErrorKind::NotFound).hint("make the folder, and see that this user may write in it")
         }
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            failed(ErrorKind::Auth).hint("let this user write to the file and to its folder (SQLite keeps -wal and -shm beside it)")
-        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => failed(ErrorKind::Auth)
+            .hint("let this user write to the file and to its folder (SQLite keeps -wal and -shm beside it)"),
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             failed(ErrorKind::Data).hint("look at the file with `sqlite3 FILE 'pragma integrity_check'`")
         }
@@ -57,7 +55,8 @@ pub(crate) fn refusal(row: usize, error: &rusqlite::Error) -> Option<Reject> {
         ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig => {}
         _ => return None,
     }
-    let taken = [ffi::SQLITE_CONSTRAINT_PRIMARYKEY, ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_ROWID].contains(extended_code);
+    let taken = [ffi::SQLITE_CONSTRAINT_PRIMARYKEY, ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_ROWID]
+        .contains(extended_code);
     let mut reject = Reject::row(row, message).kind(if taken { ErrorKind::Conflict } else { ErrorKind::Data });
     if let Some(column) = column_of(message) {
         reject = reject.column(column);

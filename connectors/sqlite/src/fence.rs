@@ -86,7 +86,8 @@ impl Fence {
             let sql = format!("DELETE FROM {} WHERE rowid > ?1", quote(&staging));
             db.execute(&sql, [staged_rows]).during("throw away rows that were staged after the last commit")?;
         } else if is_staged {
-            db.execute_batch(&format!("DROP TABLE {}", quote(&staging))).during("throw away what another run staged")?;
+            db.execute_batch(&format!("DROP TABLE {}", quote(&staging)))
+                .during("throw away what another run staged")?;
         }
 
         let voided = match (&checkpoint, &marker) {
@@ -111,9 +112,12 @@ impl Fence {
 
     fn parse(&self, text: &str) -> Result<Checkpoint> {
         serde_json::from_str(text).map_err(|error| {
-            Error::conflict(format!("the checkpoint of {}/{} in towpath_checkpoint cannot be read", self.pipeline, self.sink))
-                .because(error)
-                .hint("a newer towpath wrote it, or somebody edited it: use that version, or delete the row to begin anew")
+            Error::conflict(format!(
+                "the checkpoint of {}/{} in towpath_checkpoint cannot be read",
+                self.pipeline, self.sink
+            ))
+            .because(error)
+            .hint("a newer towpath wrote it, or somebody edited it: use that version, or delete the row to begin anew")
         })
     }
 
@@ -153,8 +157,11 @@ impl Fence {
     }
 
     fn lost(&self) -> Error {
-        Error::conflict(format!("another process has opened {}/{} for writing since; nothing of this epoch was written", self.pipeline, self.sink))
-            .hint("let only one process run a pipeline; this one may simply stop")
+        Error::conflict(format!(
+            "another process has opened {}/{} for writing since; nothing of this epoch was written",
+            self.pipeline, self.sink
+        ))
+        .hint("let only one process run a pipeline; this one may simply stop")
     }
 }
 
@@ -167,6 +174,9 @@ fn exists(db: &Connection, kind: &str, name: &str, table: Option<&str>) -> Resul
     )
     .during("look for a table")
 }
+
+/// How the name of a mark begins.
+pub(crate) const MARK: &str = "towpath_mark_";
 
 /// The table's mark: an index without a single entry, which lives and dies with the table. That is how a table that was dropped and
 /// made anew is told from the one a checkpoint speaks of. Made if there is none. Call it inside a transaction.
@@ -183,8 +193,14 @@ pub(crate) fn mark(db: &Connection, table: &str, column: &str) -> Result<String>
     if let Some(name) = there {
         return Ok(name);
     }
+    new_mark(db, table, column)
+}
+
+/// A new mark. On a table that is still empty it costs nothing; else SQLite reads the table once.
+pub(crate) fn new_mark(db: &Connection, table: &str, column: &str) -> Result<String> {
+    let doing = "mark the table";
     let token: String = db.query_row("SELECT lower(hex(randomblob(8)))", [], |row| row.get(0)).during(doing)?;
-    let name = format!("towpath_mark_{token}");
+    let name = format!("{MARK}{token}");
     db.execute_batch(&format!("CREATE INDEX {} ON {} ({}) WHERE 0", quote(&name), quote(table), quote(column)))
         .during(doing)?;
     Ok(name)

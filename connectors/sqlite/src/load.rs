@@ -14,8 +14,9 @@ use crate::{
     config::SinkOptions,
     error::{During as _, refusal},
     fence::{self, Fence, Stand, staging_name},
+    first::First,
     formats_stub::row_hashes,
-    shape::{Ready, Shape, filter, mark},
+    shape::{Ready, Shape, filter, widen},
     stage::Stage,
     swap,
     table::{Table, quote},
@@ -37,6 +38,8 @@ pub(crate) struct Load {
     stage: Stage,
     /// Whether the target was empty when the epoch began; `None`: not looked yet.
     empty: Option<bool>,
+    /// A first load under way.
+    first: Option<First>,
     flushed: bool,
     text: String,
 }
@@ -70,6 +73,7 @@ impl Load {
             shape: None,
             stage: Stage::new(dir),
             empty: None,
+            first: None,
             flushed: false,
             text: String::new(),
             options,
@@ -90,11 +94,22 @@ impl Load {
         self.alive(writer)?;
         let shape = writer.shortly(self.patience(), true, |writer| {
             self.fence.check(&writer.db)?;
-            Shape::make(&writer.db, &self.options, &self.staging, schema)
+            let shape = Shape::make(&writer.db, &self.options, &self.staging, schema)?;
+            if self.first.is_some()
+                && let Some(staged) = Table::read(&writer.db, &self.staging)?
+            {
+                widen(&writer.db, &self.options, &self.staging, &staged, schema)?;
+            }
+            Ok(shape)
         })?;
         let shape = Arc::new(shape);
         self.shape = Some(Arc::clone(&shape));
         Ok(shape)
+    }
+
+    /// Whether rows are inserted as they come, so that it pays to make some ready while others are inserted.
+    pub(crate) fn inserts_at_once(&self) -> bool {
+        self.first.is_some() || self.options.write == WriteMode::Replace
     }
 
     /// Takes rows that are ready.
@@ -105,10 +120,13 @@ impl Load {
         match mode {
             WriteMode::Replace if shape.numbers_rows => {
                 self.insert_staged(writer, shape, &ready, &mut wrote)?;
-                wrote.rejected.extend(ready.rejected);
-                return Ok(wrote);
             }
-            WriteMode::InsertNew if !self.is_empty(writer)? => {
+            WriteMode::InsertNew if self.is_first(writer)? => {
+                self.insert_staged(writer, shape, &ready, &mut wrote)?;
+                // Told by the flush, which knows better.
+                (wrote.written, wrote.known) = (0, 0);
+            }
+            WriteMode::InsertNew if self.empty == Some(false) => {
                 let unknown = self.look_up(writer, shape, &ready.cast)?;
                 let new = unknown.iter().filter(|unknown| **unknown).count();
                 wrote.known = (unknown.len() - new) as u64;
@@ -120,8 +138,19 @@ impl Load {
             }
             _ => self.stage.push(ready.rows)?,
         }
-        wrote.rejected = ready.rejected;
+        wrote.rejected.extend(ready.rejected);
         Ok(wrote)
+    }
+
+    /// Whether this epoch is the first load of an empty table. Decided by its first rows.
+    fn is_first(&mut self, writer: &mut Writer) -> Result<bool> {
+        if self.empty.is_none() && self.is_empty(writer)? {
+            self.first = writer.shortly(self.options.lock_timeout.0, false, |writer| {
+                self.fence.check(&writer.db)?;
+                First::begin(&writer.db, &self.options, &self.staging)
+            })?;
+        }
+        Ok(self.first.is_some())
     }
 
     fn is_empty(&mut self, writer: &Writer) -> Result<bool> {
@@ -144,8 +173,8 @@ impl Load {
         }
         let looked = (|| {
             let mut find = writer.db.prepare_cached(sql).during(doing)?;
-            let mut unknown = Vec::with_capacity(rows.num_rows());
-            for row in 0..rows.num_rows() {
+            let mut unknown = vec![true; rows.num_rows()];
+            for row in shape.by_hash(rows) {
                 for (at, &key) in shape.key.iter().enumerate() {
                     match cells[key].bind(&mut find, at + 1, row, &mut self.text) {
                         Ok(()) => {}
@@ -155,7 +184,7 @@ impl Load {
                     }
                 }
                 let found = find.raw_query().next().map(|row| row.is_some()).during(doing)?;
-                unknown.push(!found);
+                unknown[row] = !found;
             }
             Ok(unknown)
         })();
@@ -171,9 +200,17 @@ impl Load {
         let patience = self.patience();
         writer.shortly(patience, false, |writer| {
             self.fence.check(&writer.db)?;
-            self.insert(writer, shape, &ready.cast, |row, outcome| {
+            let mut first = self.first.take();
+            let known = match (&mut first, shape.hashes(&ready.cast)) {
+                (Some(first), Some(hashes)) => hashes.iter().map(|hash| first.is_known(number(hash))).collect(),
+                _ => vec![],
+            };
+            let inserted = self.insert(writer, shape, (&shape.insert_staged, &known), &ready.cast, |row, outcome| {
                 match outcome {
-                    Outcome::Written => wrote.written += 1,
+                    Outcome::Written => {
+                        wrote.written += 1;
+                        first.iter_mut().for_each(First::inserted);
+                    }
                     Outcome::Known => wrote.known += 1,
                     Outcome::Refused(mut reject) => {
                         reject.row = Original::Row(ready.origin(row));
@@ -181,29 +218,39 @@ impl Load {
                     }
                 }
                 Ok(())
-            })
+            });
+            self.first = first;
+            inserted
         })
     }
 
-    /// Inserts rows one by one: a statement that fails undoes itself and nothing else, so one bad row costs one row.
+    /// Inserts rows one by one, but for those to be left out: a statement that fails undoes itself and nothing else, so one bad row costs
+    /// one row.
     fn insert(
         &mut self,
         writer: &Writer,
         shape: &Shape,
+        (sql, leave_out): (&str, &[bool]),
         rows: &RecordBatch,
         mut tell: impl FnMut(usize, Outcome) -> Result<()>,
     ) -> Result<()> {
         let doing = "insert rows";
         let cells = Cells::of(rows, &shape.kinds)?;
-        let mut insert = writer.db.prepare_cached(&shape.insert).during(doing)?;
+        let mut insert = writer.db.prepare_cached(sql).during(doing)?;
         let schema = rows.schema_ref();
         'rows: for row in 0..rows.num_rows() {
+            if leave_out.get(row) == Some(&true) {
+                continue;
+            }
             for (at, column) in cells.iter().enumerate() {
                 match column.bind(&mut insert, at + 1, row, &mut self.text) {
                     Ok(()) => {}
                     Err(Unfit::Value(why)) => {
                         let name = schema.field(at).name();
-                        tell(row, Outcome::Refused(Reject::row(row, format!("column {name}: {why}")).column(name.as_str())))?;
+                        tell(
+                            row,
+                            Outcome::Refused(Reject::row(row, format!("column {name}: {why}")).column(name.as_str())),
+                        )?;
                         continue 'rows;
                     }
                     Err(Unfit::Sqlite(error)) => match refusal(row, &error) {
@@ -238,6 +285,9 @@ impl Load {
         self.fence.check(&writer.db)?;
         self.flushed = true;
         let mut wrote = Wrote::default();
+        if let Some(mut first) = self.first.take() {
+            wrote = first.finish(&writer.db, &self.options, &self.staging)?;
+        }
         let mut stage = std::mem::replace(&mut self.stage, Stage::new(PathBuf::new()));
         let moved = self.move_in(writer, &mut stage, &mut wrote);
         stage.clear();
@@ -256,7 +306,8 @@ impl Load {
         stage.each(|at, rows| {
             let plain = shape.without_hash(rows)?;
             if !shape.fits(&plain.schema()) {
-                let known = before.iter().find(|shape| shape.without_hash(rows).is_ok_and(|rows| shape.fits(&rows.schema())));
+                let known =
+                    before.iter().find(|shape| shape.without_hash(rows).is_ok_and(|rows| shape.fits(&rows.schema())));
                 shape = match known {
                     Some(known) => Arc::clone(known),
                     None => Arc::new(Shape::make(&writer.db, &self.options, &self.staging, &plain.schema())?),
@@ -267,7 +318,7 @@ impl Load {
             let hashes = if upsert { row_hashes(&cast, Some(&shape.key))? } else { vec![] };
             let deferred = shape.deferred;
             let db = &writer.db;
-            self.insert(writer, &shape, &cast, |row, outcome| {
+            self.insert(writer, &shape, (&shape.insert, &[]), &cast, |row, outcome| {
                 match outcome {
                     Outcome::Written => {
                         let superseded = upsert && !keys.insert(hashes[row]);
@@ -301,7 +352,8 @@ impl Load {
         wrote: &mut Wrote,
     ) -> Result<()> {
         let doing = "check foreign keys";
-        let ours: hashbrown::HashMap<i64, (usize, usize)> = numbers.into_iter().map(|(number, at, row)| (number, (at, row))).collect();
+        let ours: hashbrown::HashMap<i64, (usize, usize)> =
+            numbers.into_iter().map(|(number, at, row)| (number, (at, row))).collect();
         let mut refused: hashbrown::HashMap<usize, Vec<(usize, String)>> = hashbrown::HashMap::new();
         loop {
             // A row taken out may have been the parent of others: until there is no more of ours.
@@ -309,7 +361,9 @@ impl Load {
                 .db
                 .prepare_cached("SELECT rowid, parent FROM pragma_foreign_key_check(?1)")
                 .and_then(|mut check| {
-                    check.query_map([&shape.table], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?.collect::<rusqlite::Result<Vec<_>>>()
+                    check
+                        .query_map([&shape.table], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?
+                        .collect::<rusqlite::Result<Vec<_>>>()
                 })
                 .during(doing)?;
             let mut found = false;
@@ -331,7 +385,8 @@ impl Load {
         }
         stage.each(|at, rows| {
             for (row, parent) in refused.remove(&at).into_iter().flatten() {
-                let mut reject = Reject::row(row, format!("FOREIGN KEY constraint failed: there is no such row in {parent}"));
+                let mut reject =
+                    Reject::row(row, format!("FOREIGN KEY constraint failed: there is no such row in {parent}"));
                 reject.row = Original::Late(single(&shape.without_hash(rows)?, row)?);
                 wrote.rejected.push(reject);
             }
@@ -340,7 +395,11 @@ impl Load {
     }
 
     /// Writes the checkpoint beside the rows and asks for the commit. The receiver hears when it is done.
-    pub(crate) fn commit(&mut self, writer: &mut Writer, checkpoint: &Checkpoint) -> Result<oneshot::Receiver<Result<()>>> {
+    pub(crate) fn commit(
+        &mut self,
+        writer: &mut Writer,
+        checkpoint: &Checkpoint,
+    ) -> Result<oneshot::Receiver<Result<()>>> {
         self.alive(writer)?;
         if !self.flushed {
             writer.join(self.session, self.patience())?;
@@ -366,7 +425,9 @@ impl Load {
         if replace && !checkpoint.last {
             let sql = format!("SELECT coalesce(max(rowid), 0) FROM {}", quote(&self.staging));
             staged_rows = match Table::read(db, &self.staging)? {
-                Some(staging) if staging.numbers_rows() => Some(db.query_row(&sql, [], |row| row.get(0)).during("count what is staged")?),
+                Some(staging) if staging.numbers_rows() => {
+                    Some(db.query_row(&sql, [], |row| row.get(0)).during("count what is staged")?)
+                }
                 // Its rows came in by this very transaction, so all of them are committed.
                 Some(_) => Some(i64::MAX),
                 None => None,
@@ -376,13 +437,8 @@ impl Load {
                 swap::swap(db, table, &self.staging)?;
                 self.shape = None;
             }
-            marker = match (&self.shape, Table::read(db, table)?) {
-                (_, None) => None,
-                (Some(shape), Some(_)) => Some(mark(db, shape)?),
-                (None, Some(made)) => {
-                    made.columns.first().map(|column| fence::mark(db, table, &column.name)).transpose()?
-                }
-            };
+            let columns = Table::read(db, table)?.map(|made| made.columns).unwrap_or_default();
+            marker = columns.first().map(|column| fence::mark(db, table, &column.name)).transpose()?;
         }
         self.fence.store(db, &Stand { checkpoint, marker, staged_rows })
     }
@@ -392,6 +448,10 @@ impl Load {
         writer.leave(self.session);
         self.stage.clear();
     }
+}
+
+fn number(hash: Option<&[u8]>) -> u128 {
+    hash.and_then(|hash| hash.try_into().ok()).map_or(0, u128::from_be_bytes)
 }
 
 /// One row, copied, so that it does not hold on to its batch.

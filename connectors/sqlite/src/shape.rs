@@ -33,10 +33,10 @@ pub(crate) struct Shape {
     hash: Option<String>,
     /// The table the rows go into: the target or the staging table.
     pub(crate) table: String,
-    /// A column of it, for the mark.
-    pub(crate) first_column: String,
     /// Adds a row.
     pub(crate) insert: String,
+    /// Adds a row to the staging table, whatever is there already.
+    pub(crate) insert_staged: String,
     /// Finds a row by its key.
     pub(crate) lookup: Option<String>,
     /// Its foreign keys are checked only at the commit.
@@ -85,8 +85,11 @@ impl Shape {
         for field in incoming.fields() {
             let Some(column) = table.column(field.name()) else { continue };
             if column.generated {
-                return Err(mismatch(format!("column {} of table {} is generated: it takes no values", column.name, options.table))
-                    .hint("leave it out with a `select` before the sink"));
+                return Err(mismatch(format!(
+                    "column {} of table {} is generated: it takes no values",
+                    column.name, options.table
+                ))
+                .hint("leave it out with a `select` before the sink"));
             }
             if hash.as_ref().is_some_and(|hash| hash.eq_ignore_ascii_case(field.name())) {
                 return Err(mismatch(format!("the rows have a column {} of their own", field.name()))
@@ -104,7 +107,10 @@ impl Shape {
             let filled = columns.iter().any(|other| other.name == column.name);
             let numbered = column.key > 0 && !table.numbers_rows() && !table.without_rowid;
             if column.not_null && !column.has_default && !filled && !column.generated && !numbered {
-                return Err(mismatch(format!("column {} of table {} must not be null, and the rows do not have it", column.name, options.table)));
+                return Err(mismatch(format!(
+                    "column {} of table {} must not be null, and the rows do not have it",
+                    column.name, options.table
+                )));
             }
         }
         let key_names = options.key_columns();
@@ -145,14 +151,15 @@ impl Shape {
             Some(_) if options.by_hash() => Some(keyed_by(incoming)),
             Some(_) => Some(format!("columns {}", key_names.join(","))),
         };
+        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
         Ok(Self {
             incoming: Arc::clone(incoming),
             cast: (!same).then(|| Arc::new(cast)),
             not_null,
             hash,
             table: name.to_owned(),
-            first_column: table.columns.first().map(|column| column.name.clone()).unwrap_or_default(),
-            insert: insert_sql(options.write, name, &columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>(), &key),
+            insert: insert_sql(options.write, name, &names, &key),
+            insert_staged: insert_sql(WriteMode::Append, staging, &names, &key),
             lookup: (options.write == WriteMode::InsertNew).then(|| lookup_sql(name, &key_names)),
             kinds,
             key,
@@ -206,7 +213,11 @@ impl Shape {
         if let (Some(name), Some(hashes)) = (&self.hash, hashes) {
             let hash = |row: usize| from.as_ref().map_or(row, |from| from[row]);
             let bytes = (0..rows.num_rows()).map(|row| hashes[hash(row)].to_be_bytes());
-            let column = Arc::new(FixedSizeBinaryArray::try_from_iter(bytes).or_else(|_| FixedSizeBinaryArray::try_new(16, Default::default(), None)).map_err(inner)?);
+            let column = Arc::new(
+                FixedSizeBinaryArray::try_from_iter(bytes)
+                    .or_else(|_| FixedSizeBinaryArray::try_new(16, Default::default(), None))
+                    .map_err(inner)?,
+            );
             rows = with(&rows, name, &column)?;
             cast = with(&cast, name, &column)?;
         }
@@ -232,6 +243,22 @@ impl Shape {
             return Ok(rows.clone());
         }
         rows.project(&(0..rows.num_columns() - 1).collect::<Vec<_>>()).map_err(inner)
+    }
+
+    /// The hashes of rows that are ready, if they go by their hash.
+    pub(crate) fn hashes<'a>(&self, rows: &'a RecordBatch) -> Option<&'a FixedSizeBinaryArray> {
+        self.hash.as_ref()?;
+        rows.columns().last()?.as_any().downcast_ref()
+    }
+
+    /// The rows in the order of their hashes: neighbours lie on one page of the index, so that each page is read once. Without hash, as they
+    /// come.
+    pub(crate) fn by_hash(&self, rows: &RecordBatch) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..rows.num_rows()).collect();
+        if let Some(hashes) = self.hashes(rows) {
+            order.sort_unstable_by_key(|&row| hashes.value(row));
+        }
+        order
     }
 
     fn cast(&self, rows: &RecordBatch) -> Result<(RecordBatch, Vec<Reject>)> {
@@ -276,9 +303,14 @@ impl IntoColumn for Arc<FixedSizeBinaryArray> {
 
 fn distinct(schema: &Schema) -> Result<()> {
     for (at, field) in schema.fields().iter().enumerate() {
-        if let Some(other) = schema.fields()[..at].iter().find(|other| other.name().eq_ignore_ascii_case(field.name())) {
-            return Err(mismatch(format!("the rows have two columns {} and {}, which are one to SQLite", other.name(), field.name()))
-                .hint("rename one before the sink"));
+        if let Some(other) = schema.fields()[..at].iter().find(|other| other.name().eq_ignore_ascii_case(field.name()))
+        {
+            return Err(mismatch(format!(
+                "the rows have two columns {} and {}, which are one to SQLite",
+                other.name(),
+                field.name()
+            ))
+            .hint("rename one before the sink"));
         }
     }
     Ok(())
@@ -303,18 +335,28 @@ fn open_table(db: &Connection, options: &SinkOptions, name: &str, incoming: &Sch
             // The staging table refuses what the target would.
             for (at, columns) in target.unique.iter().enumerate() {
                 let index = quote(&format!("{name}_{at}"));
-                let sql = format!("CREATE UNIQUE INDEX {index} ON {} ({})", quote(name), quoted(columns.iter().map(String::as_str)));
+                let sql = format!(
+                    "CREATE UNIQUE INDEX {index} ON {} ({})",
+                    quote(name),
+                    quoted(columns.iter().map(String::as_str))
+                );
                 if !read(db, name)?.is_unique(columns) {
                     db.execute_batch(&sql).during(&making)?;
                 }
             }
         }
         None if !options.create => {
-            return Err(Error::not_found(format!("there is no table {}", options.table)).hint("make it, or say `create: true`"));
+            return Err(
+                Error::not_found(format!("there is no table {}", options.table)).hint("make it, or say `create: true`")
+            );
         }
         None => db.execute_batch(&create_sql(name, incoming, options)?).during(&making)?,
     }
-    read(db, name)
+    let made = read(db, name)?;
+    if let Some(column) = made.columns.first() {
+        fence::new_mark(db, name, &column.name)?;
+    }
+    Ok(made)
 }
 
 fn not_plain(name: &str) -> Error {
@@ -322,15 +364,24 @@ fn not_plain(name: &str) -> Error {
 }
 
 /// Adds columns that are missing. Says whether there were any.
-fn widen(db: &Connection, options: &SinkOptions, name: &str, table: &Table, incoming: &Schema) -> Result<bool> {
+pub(crate) fn widen(
+    db: &Connection,
+    options: &SinkOptions,
+    name: &str,
+    table: &Table,
+    incoming: &Schema,
+) -> Result<bool> {
     let missing: Vec<_> = incoming.fields().iter().filter(|field| table.column(field.name()).is_none()).collect();
     if missing.is_empty() {
         return Ok(false);
     }
     if !options.add_columns {
         let names: Vec<_> = missing.iter().map(|field| field.name().as_str()).collect();
-        return Err(Error::new(ErrorKind::Conflict, format!("table {} has no column {}", options.table, names.join(", ")))
-            .hint("say `add_columns: true`, or leave them out with a `select` before the sink"));
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!("table {} has no column {}", options.table, names.join(", ")),
+        )
+        .hint("say `add_columns: true`, or leave them out with a `select` before the sink"));
     }
     for field in missing {
         let sql = format!("ALTER TABLE {} ADD COLUMN {}", quote(name), column_sql(field)?);
@@ -342,13 +393,20 @@ fn widen(db: &Connection, options: &SinkOptions, name: &str, table: &Table, inco
 fn make_unique(db: &Connection, options: &SinkOptions, key: &[String]) -> Result<()> {
     let columns = quoted(key.iter().map(String::as_str));
     if !options.create {
-        return Err(mismatch(format!("table {} has no unique index on ({columns})", options.table)).hint("make one, or say `create: true`"));
+        return Err(mismatch(format!("table {} has no unique index on ({columns})", options.table))
+            .hint("make one, or say `create: true`"));
     }
     let index = quote(&format!("{}_{}", options.table, key.join("_")));
     let sql = format!("CREATE UNIQUE INDEX {index} ON {} ({columns})", quote(&options.table));
-    db.execute_batch(&sql).during(&format!("make a unique index on ({columns}) of table {}", options.table)).map_err(|error| {
-        if error.kind() == ErrorKind::Conflict { error.hint("the table holds a key twice: clean it, or name another key") } else { error }
-    })
+    db.execute_batch(&sql).during(&format!("make a unique index on ({columns}) of table {}", options.table)).map_err(
+        |error| {
+            if error.kind() == ErrorKind::Conflict {
+                error.hint("the table holds a key twice: clean it, or name another key")
+            } else {
+                error
+            }
+        },
+    )
 }
 
 fn check_deferred(options: &SinkOptions, table: &Table) -> Result<()> {
@@ -361,8 +419,11 @@ fn check_deferred(options: &SinkOptions, table: &Table) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::unsupported(format!("table {} has a foreign key that is checked only at the commit: rows cannot be refused one by one {why}", options.table))
-        .hint("make the foreign key immediate, which is the default"))
+    Err(Error::unsupported(format!(
+        "table {} has a foreign key that is checked only at the commit: rows cannot be refused one by one {why}",
+        options.table
+    ))
+    .hint("make the foreign key immediate, which is the default"))
 }
 
 fn insert_sql(mode: WriteMode, table: &str, columns: &[&str], key: &[usize]) -> String {
@@ -383,9 +444,4 @@ fn insert_sql(mode: WriteMode, table: &str, columns: &[&str], key: &[usize]) -> 
 fn lookup_sql(table: &str, key: &[String]) -> String {
     let tests = key.iter().enumerate().map(|(at, name)| format!("{} = ?{}", quote(name), at + 1));
     format!("SELECT 1 FROM {} WHERE {}", quote(table), tests.collect::<Vec<_>>().join(" AND "))
-}
-
-/// Marks the table the rows of a shape go into.
-pub(crate) fn mark(db: &Connection, shape: &Shape) -> Result<String> {
-    fence::mark(db, &shape.table, &shape.first_column)
 }

@@ -7,7 +7,8 @@ use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags};
 use towpath_core::{
-    Call, Checkpoint, Context, Effect, Error, Held, Known, Name, Result, Run, Sink, SinkPlan, WriteMode, Wrote, sink::Guarantee,
+    Call, Checkpoint, Context, Effect, Error, Held, Known, Name, Original, Result, Run, Sink, SinkPlan, WriteMode,
+    Wrote, sink::Guarantee,
 };
 
 use crate::{
@@ -18,6 +19,21 @@ use crate::{
     table::{Table, create_sql},
     worker::{Database, Writer, lock},
 };
+
+/// So many rows are cast and hashed while those before are being inserted.
+const PORTION: usize = 2048;
+
+/// Adds what came of the rows from `first` on.
+fn add(sum: &mut Wrote, part: Wrote, first: usize) {
+    sum.written += part.written;
+    sum.known += part.known;
+    sum.rejected.extend(part.rejected.into_iter().map(|mut reject| {
+        if let Original::Row(row) = &mut reject.row {
+            *row += first;
+        }
+        reject
+    }));
+}
 
 /// Rows into a table of a SQLite file. Exactly once: rows and checkpoint are one transaction of the file.
 ///
@@ -50,7 +66,11 @@ impl SqliteSink {
     }
 
     fn call(&self, what: &str, effect: Effect) -> Call {
-        Call::new(format!("{what} {}", self.options.table), format!("sqlite:{}", absolute(&self.options.path).display()), effect)
+        Call::new(
+            format!("{what} {}", self.options.table),
+            format!("sqlite:{}", absolute(&self.options.path).display()),
+            effect,
+        )
     }
 
     /// What a run would make or change.
@@ -69,12 +89,15 @@ impl SqliteSink {
             .and_then(|db| Table::read(&db, table));
         let Some(found) = found.map_err(at(path))? else { return Ok(vec![makes(schema)?]) };
         let new = schema.schema().into_iter().flat_map(|schema| schema.fields());
-        let new: Vec<_> = new.filter(|field| found.column(field.name()).is_none()).map(|field| field.name().as_str()).collect();
+        let new: Vec<_> =
+            new.filter(|field| found.column(field.name()).is_none()).map(|field| field.name().as_str()).collect();
         let names = new.join(", ");
         Ok(match (new.is_empty(), self.options.add_columns) {
             (true, _) => vec![],
             (false, true) => vec![format!("adds to table {table}: {names}")],
-            (false, false) => vec![format!("table {table} has no column {names}: the run will fail without `add_columns: true`")],
+            (false, false) => {
+                vec![format!("table {table} has no column {names}: the run will fail without `add_columns: true`")]
+            }
         })
     }
 }
@@ -111,8 +134,9 @@ impl Sink for SqliteSink {
                 let database = Database::shared(&path, ctx.pipeline(), true).await?;
                 let session = database.session();
                 let (options, run, ctx) = (Arc::clone(&self.options), run.clone(), ctx.clone());
-                let opened =
-                    database.run(move |writer| Load::open(writer, options, session, (ctx.pipeline(), ctx.component()), &run)).await;
+                let opened = database
+                    .run(move |writer| Load::open(writer, options, session, (ctx.pipeline(), ctx.component()), &run))
+                    .await;
                 match opened {
                     Ok((load, checkpoint)) => Ok((database, load, checkpoint)),
                     Err(error) => {
@@ -140,9 +164,23 @@ impl Sink for SqliteSink {
             Some(shape) if shape.fits(&rows.schema()) => Arc::clone(shape),
             _ => return Err(Error::internal("rows of a schema that was not told")),
         };
-        let ready = shape.ready(&rows)?;
-        drop(rows);
-        open.on_thread(move |load, writer| load.write(writer, &shape, ready)).await
+        // Looking up is faster in large portions, inserting is not.
+        let portion = if lock(&open.load).inserts_at_once() { PORTION } else { rows.num_rows() };
+        let mut wrote = Wrote::default();
+        let mut before = None;
+        for first in (0..rows.num_rows()).step_by(portion.max(1)) {
+            let portion = rows.slice(first, portion.min(rows.num_rows() - first));
+            let ready = shape.ready(&portion)?;
+            let (load, shape) = (Arc::clone(&open.load), Arc::clone(&shape));
+            let ticket = open.database.submit(move |writer| lock(&load).write(writer, &shape, ready)).await;
+            if let Some((first, ticket)) = before.replace((first, ticket)) {
+                add(&mut wrote, ticket.wait().await?, first);
+            }
+        }
+        if let Some((first, ticket)) = before {
+            add(&mut wrote, ticket.wait().await?, first);
+        }
+        Ok(wrote)
     }
 
     async fn flush(&mut self) -> Result<Wrote> {
@@ -159,7 +197,9 @@ impl Sink for SqliteSink {
                 let checkpoint = checkpoint.clone();
                 async move {
                     let done = open_ref.on_thread(move |load, writer| load.commit(writer, &checkpoint)).await?;
-                    done.await.unwrap_or_else(|_| Err(Error::unavailable("the SQLite thread ended during the commit").outcome_unknown()))
+                    done.await.unwrap_or_else(|_| {
+                        Err(Error::unavailable("the SQLite thread ended during the commit").outcome_unknown())
+                    })
                 }
             })
             .await?;

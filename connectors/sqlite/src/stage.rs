@@ -33,7 +33,9 @@ pub(crate) struct Stage {
 }
 
 fn unwritable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::unavailable("cannot hold rows aside in a file beside the database").because(error).hint("make room on the disk")
+    Error::unavailable("cannot hold rows aside in a file beside the database")
+        .because(error)
+        .hint("make room on the disk")
 }
 
 fn spoilt(error: ArrowError) -> Error {

@@ -5,13 +5,32 @@
 //! all a second time, into the log and into the file). Where other things hang on the old table (triggers, foreign keys that point to
 //! it, unique indexes of its own) the rows are moved instead.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use towpath_core::Result;
 
 use crate::{
     error::During as _,
-    table::{Table, quote, quoted},
+    fence::MARK,
+    table::{Index, Table, quote, quoted},
 };
+
+/// Drops the old table, renames the new one, and makes the old one's indexes again, but for its mark: the new one has its own. Gives the
+/// unique indexes that cannot be made because rows are there twice.
+pub(crate) fn exchange<'a>(db: &Connection, (table, old): (&str, &'a Table), staging: &str) -> Result<Vec<&'a Index>> {
+    let doing = format!("put the new rows in the place of table {table}");
+    let (old_name, new_name) = (quote(table), quote(staging));
+    db.execute_batch(&format!("DROP TABLE {old_name}; ALTER TABLE {new_name} RENAME TO {old_name}")).during(&doing)?;
+    let mut twice = vec![];
+    for index in old.indexes.iter().filter(|index| !index.name.starts_with(MARK)) {
+        match db.execute_batch(&index.sql) {
+            Err(error) if index.unique && error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                twice.push(index)
+            }
+            done => done.during(&doing)?,
+        }
+    }
+    Ok(twice)
+}
 
 /// Puts the staging table in the place of `table`. Without a staging table no row came, and the table is emptied.
 pub(crate) fn swap(db: &Connection, table: &str, staging: &str) -> Result<()> {
@@ -24,13 +43,8 @@ pub(crate) fn swap(db: &Connection, table: &str, staging: &str) -> Result<()> {
         (Some(_), None) => run(&format!("DELETE FROM {old_name}")),
         (None, Some(_)) => run(&format!("ALTER TABLE {new_name} RENAME TO {old_name}")),
         (Some(old), Some(new)) => {
-            let movable = !old.entangled && old.indexes.iter().all(|(_, _, unique)| !unique);
-            if movable {
-                run(&format!("DROP TABLE {old_name}; ALTER TABLE {new_name} RENAME TO {old_name}"))?;
-                for (_, sql, _) in &old.indexes {
-                    run(sql)?;
-                }
-                return Ok(());
+            if !old.entangled && old.indexes.iter().all(|index| !index.unique) {
+                return exchange(db, (table, &old), staging).map(drop);
             }
             for column in new.columns.iter().filter(|column| old.column(&column.name).is_none()) {
                 run(&format!("ALTER TABLE {old_name} ADD COLUMN {} {}", quote(&column.name), column.declared))?;

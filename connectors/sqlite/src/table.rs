@@ -36,13 +36,15 @@ impl Kind {
     /// Reads a declared type.
     pub(crate) fn of(declared: &str) -> Self {
         let upper = declared.trim().to_ascii_uppercase();
-        let (word, size) = upper.split_once('(').map_or((upper.as_str(), None), |(word, size)| (word.trim(), Some(size)));
+        let (word, size) =
+            upper.split_once('(').map_or((upper.as_str(), None), |(word, size)| (word.trim(), Some(size)));
         match word {
             "BOOL" | "BOOLEAN" => Self::Bool,
             "DATE" => Self::Date,
             "DATETIME" | "TIMESTAMP" => Self::Timestamp,
             "DECIMAL" | "NUMERIC" | "NUMBER" => {
-                let mut size = size.unwrap_or("").trim_end_matches(')').split(',').map(|part| part.trim().parse::<u8>());
+                let mut size =
+                    size.unwrap_or("").trim_end_matches(')').split(',').map(|part| part.trim().parse::<u8>());
                 match (size.next(), size.next()) {
                     (Some(Ok(precision @ 1..=38)), None) => Self::Decimal(precision, 0),
                     (Some(Ok(precision @ 1..=38)), Some(Ok(scale))) if scale <= precision => {
@@ -88,6 +90,14 @@ pub(crate) struct Column {
     pub(crate) generated: bool,
 }
 
+/// An index made by CREATE INDEX.
+#[derive(Clone, Debug)]
+pub(crate) struct Index {
+    pub(crate) name: String,
+    pub(crate) sql: String,
+    pub(crate) unique: bool,
+}
+
 /// A table as it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
@@ -96,8 +106,8 @@ pub(crate) struct Table {
     pub(crate) without_rowid: bool,
     /// Columns of each unique index, the primary key's too.
     pub(crate) unique: Vec<Vec<String>>,
-    /// Indexes with SQL of their own: name, SQL, unique.
-    pub(crate) indexes: Vec<(String, String, bool)>,
+    /// Indexes with SQL of their own.
+    pub(crate) indexes: Vec<Index>,
     /// Triggers on it, or keys of other tables that point to it, or it is no plain table: it cannot be swapped for another.
     pub(crate) entangled: bool,
     /// A foreign key that SQLite checks only at the commit.
@@ -168,7 +178,7 @@ impl Table {
                 "SELECT s.name, s.sql, l.\"unique\" FROM sqlite_schema s JOIN pragma_index_list(?1) l ON l.name = s.name
                  WHERE s.type = 'index' AND s.sql IS NOT NULL",
             )?
-            .query_map([name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .query_map([name], |row| Ok(Index { name: row.get(0)?, sql: row.get(1)?, unique: row.get(2)? }))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let entangled: bool = db.query_row(
             "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE)
@@ -192,7 +202,8 @@ impl Table {
     /// Whether a unique index or primary key has exactly these columns.
     pub(crate) fn is_unique(&self, key: &[String]) -> bool {
         let same = |columns: &Vec<String>| {
-            columns.len() == key.len() && key.iter().all(|key| columns.iter().any(|column| column.eq_ignore_ascii_case(key)))
+            columns.len() == key.len()
+                && key.iter().all(|key| columns.iter().any(|column| column.eq_ignore_ascii_case(key)))
         };
         self.unique.iter().any(same)
     }
@@ -200,7 +211,8 @@ impl Table {
     /// Whether its rows have a number of their own that only we give out: then staged rows can be told apart by it.
     pub(crate) fn numbers_rows(&self) -> bool {
         let mut key = self.columns.iter().filter(|column| column.key > 0);
-        let alias = matches!((key.next(), key.next()), (Some(only), None) if only.declared.eq_ignore_ascii_case("INTEGER"));
+        let alias =
+            matches!((key.next(), key.next()), (Some(only), None) if only.declared.eq_ignore_ascii_case("INTEGER"));
         let named = ["rowid", "_rowid_", "oid"].iter().any(|name| self.column(name).is_some());
         !self.without_rowid && !alias && !named
     }
