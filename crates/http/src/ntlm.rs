@@ -150,7 +150,7 @@ impl SignIn {
         };
         let third = handshake.next(Some(challenge))?;
         let third = match wrapped {
-            true => self.header(&spnego::wrap_next(&third)?)?,
+            true => self.header(&spnego::wrap_last(&third)?)?,
             false => self.header(&third)?,
         };
         leave.goes_out();

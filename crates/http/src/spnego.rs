@@ -1,5 +1,4 @@
-//! NTLM inside SPNEGO (RFC 4178), as servers expect it behind `Negotiate`. NTLM is the only mechanism offered, so the exchange needs
-//! no integrity check of its own list of mechanisms.
+//! NTLM inside SPNEGO (RFC 4178), as servers expect it behind `Negotiate`. NTLM is the only mechanism offered.
 
 use der::{Decode, Encode, SliceReader, Tag, TagNumber, asn1::AnyRef};
 use towpath_core::{Error, Result};
@@ -12,6 +11,10 @@ const NTLMSSP: &[u8] = &[0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 2, 10];
 const NTLM: &[u8] = b"NTLMSSP\0";
 /// `accept-incomplete`
 const INCOMPLETE: &[u8] = &[1];
+/// The signature under the list of mechanisms (`mechListMIC`). Where NTLM protects its own messages, as ours do, servers want one; where it
+/// is not to sign anything else, as over http, the signature is this, the same for whatever is signed (MS-NLMP 3.4.4, ALWAYS_SIGN
+/// without SIGN).
+const SIGNATURE: [u8; 16] = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// The first message: a NegTokenInit.
 pub(crate) fn wrap_first(token: &[u8]) -> Result<Vec<u8>> {
@@ -26,12 +29,13 @@ pub(crate) fn wrap_first(token: &[u8]) -> Result<Vec<u8>> {
     wrap().map_err(|error: der::Error| Error::internal("cannot wrap a sign-in").because(error))
 }
 
-/// A further message: a NegTokenResp.
-pub(crate) fn wrap_next(token: &[u8]) -> Result<Vec<u8>> {
+/// The last message: a NegTokenResp.
+pub(crate) fn wrap_last(token: &[u8]) -> Result<Vec<u8>> {
     let wrap = || {
         let state = tlv(context(0), &tlv(Tag::Enumerated, INCOMPLETE)?)?;
         let token = tlv(context(2), &tlv(Tag::OctetString, token)?)?;
-        tlv(context(1), &tlv(Tag::Sequence, &[state, token].concat())?)
+        let signature = tlv(context(3), &tlv(Tag::OctetString, &SIGNATURE)?)?;
+        tlv(context(1), &tlv(Tag::Sequence, &[state, token, signature].concat())?)
     };
     wrap().map_err(|error: der::Error| Error::internal("cannot wrap a sign-in").because(error))
 }
@@ -89,15 +93,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_first_message_is_what_windows_sends() {
+    fn a_first_message_offers_ntlm_alone() {
         let wrapped = wrap_first(b"NTLMSSP\0x").unwrap();
         let expected = [
-            [0x60, 0x27].as_slice(),
+            [0x60, 0x29].as_slice(),
             &[0x06, 6],
             SPNEGO,
-            &[0xa0, 0x1d, 0x30, 0x1b, 0xa0, 0x0e, 0x30, 0x0c, 0x06, 0x0a],
+            &[0xa0, 0x1f, 0x30, 0x1d, 0xa0, 0x0e, 0x30, 0x0c, 0x06, 0x0a],
             NTLMSSP,
-            &[0xa2, 0x0b - 2 + 2, 0x04, 9],
+            &[0xa2, 0x0b, 0x04, 9],
             b"NTLMSSP\0x",
         ]
         .concat();
@@ -107,7 +111,7 @@ mod tests {
     #[test]
     fn an_answer_gives_its_token() {
         let long = [NTLM, &[7; 300]].concat();
-        assert_eq!(unwrap(wrap_next(&long).unwrap()).unwrap(), (long.clone(), true));
+        assert_eq!(unwrap(wrap_last(&long).unwrap()).unwrap(), (long.clone(), true));
         assert_eq!(unwrap(long.clone()).unwrap(), (long, false));
         let kerberos = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x12, 1, 2, 2];
         let chosen = tlv(context(1), &tlv(Tag::ObjectIdentifier, &kerberos).unwrap()).unwrap();
