@@ -12,6 +12,37 @@
 //!   found:   3 rows too many: {id="1" name="n1"} …
 //! ```
 //!
+//! ```no_run
+//! use towpath_core::Sink;
+//! use towpath_testkit::{
+//!     conformance::{self, Setup, SinkQuirks, SinkTarget, SinkUnderTest},
+//!     memory::MemoryTarget,
+//!     rows,
+//! };
+//!
+//! struct Target(MemoryTarget);
+//!
+//! #[async_trait::async_trait(?Send)]
+//! impl SinkTarget for Target {
+//!     fn sink(&self, setup: &Setup) -> Box<dyn Sink> {
+//!         Box::new(self.0.sink(setup.mode, setup.key.clone()))
+//!     }
+//!     async fn rows(&self) -> Option<Vec<arrow_array::RecordBatch>> {
+//!         self.0.rows()
+//!     }
+//! }
+//!
+//! # async fn example() {
+//! let quirks = SinkQuirks {
+//!     refuses_nothing: Some("there are no constraints"),
+//!     cannot_be_dropped: Some("it lives as long as the process"),
+//!     ..SinkQuirks::default()
+//! };
+//! let test = SinkUnderTest::new("mine", || async { Target(MemoryTarget::new()) }).quirks(quirks);
+//! conformance::sink(&test).await;
+//! # }
+//! ```
+//!
 //! `TOWPATH_CASE=uncommitted` runs only the cases whose name contains the text. `*_report` return the [`Report`] instead of failing.
 //!
 //! The rows of the suite have two columns, `id` (int64, unique) and `name` (text, sometimes null). Rows are compared by their values
@@ -60,9 +91,14 @@ pub struct Report {
     pub skipped: BTreeMap<String, String>,
     /// The others.
     pub broken: Vec<Broken>,
+    /// Runs only the cases whose name contains it.
+    only: String,
 }
 
 impl Report {
+    fn new(subject: &str, only: &str) -> Self {
+        Self { subject: subject.to_owned(), only: only.to_owned(), ..Self::default() }
+    }
     /// Whether a case of this name (without the write mode) is broken.
     pub fn breaks(&self, case: &str) -> bool {
         self.broken.iter().any(|broken| broken.case.split(' ').next() == Some(case))
@@ -107,6 +143,8 @@ enum Stop {
     Broken(String),
     /// The case does not apply, for the declared reason.
     Skip(String),
+    /// The case is about something else, such as another write mode: nothing to tell.
+    Beside,
 }
 
 type Check<T = ()> = Result<T, Stop>;
@@ -169,7 +207,7 @@ async fn run_cases<W>(report: &mut Report, suffix: &str, cases: &[Case<W>], worl
 /// Runs one case, if it is asked for, and notes what came of it.
 async fn run_case(report: &mut Report, name: String, promise: &'static str, run: impl Future<Output = Check>) {
     static ONLY: LazyLock<String> = LazyLock::new(|| std::env::var("TOWPATH_CASE").unwrap_or_default());
-    if !name.contains(ONLY.as_str()) {
+    if !name.contains(ONLY.as_str()) || !name.contains(&report.only) {
         return;
     }
     let outcome = match tokio::time::timeout(PATIENCE, AssertUnwindSafe(run).catch_unwind()).await {
@@ -183,6 +221,7 @@ async fn run_case(report: &mut Report, name: String, promise: &'static str, run:
     };
     match outcome {
         Ok(()) => report.passed.push(name),
+        Err(Stop::Beside) => {}
         Err(Stop::Skip(why)) => drop(report.skipped.insert(name, why)),
         Err(Stop::Broken(found)) => report.broken.push(Broken { case: name, promise, found }),
     }
@@ -193,6 +232,19 @@ async fn run_case(report: &mut Report, name: String, promise: &'static str, run:
 #[doc(hidden)]
 pub fn promises() -> Vec<(&'static str, &'static str)> {
     [sink::promises(), source::promises(), transform::promises()].concat()
+}
+
+/// The names of the cases for sinks.
+pub fn sink_cases() -> Vec<&'static str> {
+    sink::promises().into_iter().map(|(name, _)| name).collect()
+}
+/// The names of the cases for sources.
+pub fn source_cases() -> Vec<&'static str> {
+    source::promises().into_iter().map(|(name, _)| name).collect()
+}
+/// The names of the cases for transforms.
+pub fn transform_cases() -> Vec<&'static str> {
+    transform::promises().into_iter().map(|(name, _)| name).collect()
 }
 
 /// Polls a future at most so many times and then drops it: a cancellation at the n-th await that waits.

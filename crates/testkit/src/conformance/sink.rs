@@ -67,6 +67,7 @@ type Make = Box<dyn Fn() -> futures::future::LocalBoxFuture<'static, Box<dyn Sin
 /// A sink, and how to try it.
 pub struct SinkUnderTest {
     name: String,
+    only: String,
     target: Make,
     setups: Vec<Setup>,
     quirks: SinkQuirks,
@@ -87,6 +88,7 @@ impl SinkUnderTest {
         });
         let test = Self {
             name: name.to_owned(),
+            only: String::new(),
             target: make,
             setups: vec![],
             quirks: SinkQuirks::default(),
@@ -110,6 +112,12 @@ impl SinkUnderTest {
     #[must_use]
     pub fn setups(mut self, setups: Vec<Setup>) -> Self {
         self.setups = setups;
+        self
+    }
+    /// Runs only the cases whose name contains this text.
+    #[must_use]
+    pub fn only(mut self, case: &str) -> Self {
+        case.clone_into(&mut self.only);
         self
     }
     /// Where it differs.
@@ -136,7 +144,7 @@ pub async fn sink(test: &SinkUnderTest) {
 
 /// Runs all cases.
 pub async fn sink_report(test: &SinkUnderTest) -> Report {
-    let mut report = Report { subject: test.name.clone(), ..Report::default() };
+    let mut report = Report::new(&test.name, &test.only);
     for setup in &test.setups {
         let key = if setup.key == Key::RowHash { " by row hash" } else { "" };
         let suffix = format!(" [{}{key}]", mode_name(setup.mode));
@@ -201,7 +209,7 @@ impl World<'_> {
         if modes.contains(&self.mode()) {
             return Ok(());
         }
-        Err(Stop::Skip("a matter of other write modes".to_owned()))
+        Err(Stop::Beside)
     }
     fn context(&self) -> Context {
         door::context("target").0

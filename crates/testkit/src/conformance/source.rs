@@ -62,6 +62,7 @@ type Make = Box<dyn Fn() -> LocalBoxFuture<'static, Box<dyn SourceOrigin>>>;
 /// A source, and how to try it.
 pub struct SourceUnderTest {
     name: String,
+    only: String,
     origin: Make,
     quirks: SourceQuirks,
     secrets: Vec<String>,
@@ -78,7 +79,13 @@ impl SourceUnderTest {
             let origin = origin();
             Box::pin(async move { Box::new(origin.await) as Box<dyn SourceOrigin> })
         });
-        Self { name: name.to_owned(), origin, quirks: SourceQuirks::default(), secrets: vec![] }
+        Self { name: name.to_owned(), only: String::new(), origin, quirks: SourceQuirks::default(), secrets: vec![] }
+    }
+    /// Runs only the cases whose name contains this text.
+    #[must_use]
+    pub fn only(mut self, case: &str) -> Self {
+        case.clone_into(&mut self.only);
+        self
     }
     /// Where it differs.
     #[must_use]
@@ -104,7 +111,7 @@ pub async fn source(test: &SourceUnderTest) {
 
 /// Runs all cases.
 pub async fn source_report(test: &SourceUnderTest) -> Report {
-    let mut report = Report { subject: test.name.clone(), ..Report::default() };
+    let mut report = Report::new(&test.name, &test.only);
     let world = async || World { origin: (test.origin)().await, quirks: &test.quirks, secrets: &test.secrets };
     run_cases(&mut report, "", &all(), world).await;
     report
@@ -236,7 +243,7 @@ async fn close(source: &mut dyn Source) -> Check {
 fn some<T>(all: &[T], most: usize) -> Vec<&T> {
     let step = (all.len() / most.max(1)).max(1);
     let mut chosen: Vec<&T> = all.iter().step_by(step).collect();
-    if all.len() > 1 && (all.len() - 1) % step != 0 {
+    if all.len() > 1 && !(all.len() - 1).is_multiple_of(step) {
         chosen.extend(all.last());
     }
     chosen

@@ -24,6 +24,7 @@ pub struct TransformQuirks {
 /// A transform, and how to try it.
 pub struct TransformUnderTest {
     name: String,
+    only: String,
     make: Box<dyn Fn() -> Box<dyn Transform>>,
     inputs: Vec<(Name, RecordBatch)>,
     expect: Option<RecordBatch>,
@@ -36,6 +37,7 @@ impl TransformUnderTest {
     pub fn new(name: &str, make: impl Fn() -> Box<dyn Transform> + 'static) -> Self {
         Self {
             name: name.to_owned(),
+            only: String::new(),
             make: Box::new(make),
             inputs: vec![],
             expect: None,
@@ -61,6 +63,12 @@ impl TransformUnderTest {
         self.needs.push((input.into(), column.to_owned()));
         self
     }
+    /// Runs only the cases whose name contains this text.
+    #[must_use]
+    pub fn only(mut self, case: &str) -> Self {
+        case.clone_into(&mut self.only);
+        self
+    }
     /// Where it differs.
     #[must_use]
     pub fn quirks(mut self, quirks: TransformQuirks) -> Self {
@@ -79,7 +87,7 @@ pub async fn transform(test: &TransformUnderTest) {
 
 /// Runs all cases.
 pub async fn transform_report(test: &TransformUnderTest) -> Report {
-    let mut report = Report { subject: test.name.clone(), ..Report::default() };
+    let mut report = Report::new(&test.name, &test.only);
     run_cases(&mut report, "", &cases::cases(), async || World { test }).await;
     report
 }
