@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::civil::DateTime;
 
+use super::rows::{self, Span};
+
 /// A report.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -241,6 +243,23 @@ impl Report {
     pub fn ragged_every(mut self, rows: u64) -> Self {
         self.ragged_every = Some(rows);
         self
+    }
+
+    /// Its rows between two moments (all it has, where it has no window) as CSV with a header, no byte order mark and CRLF: what a
+    /// test compares with. Held in memory as a whole.
+    pub fn csv(&self, from: DateTime, to: DateTime) -> String {
+        let span = self.span(Some((from, to)));
+        let mut out = rows::header(self.textboxes).into_bytes();
+        rows::Writer::new(span, self.ragged_every).fill(&mut out, usize::MAX);
+        String::from_utf8(out).unwrap_or_default()
+    }
+
+    /// The rows of a window.
+    pub(super) fn span(&self, window: Option<(DateTime, DateTime)>) -> Span {
+        match window.filter(|_| self.window.is_some()) {
+            Some((from, to)) => Span::between(from, to, self.end_inclusive, self.rows_per_hour),
+            None => Span::of_rows(self.rows_per_hour),
+        }
     }
 
     /// What given values make of the parameters. Unknown names are not looked at.

@@ -34,7 +34,6 @@ use super::{
     page::{self, RsError},
     render,
     report::{Report, date},
-    rows::Span,
     sign_in::{Gate, Sent, State, Step},
     soap::{self, Operation},
 };
@@ -383,14 +382,10 @@ impl Shared {
             given.and_then(|(_, value)| date(value.as_deref()?))
         };
         let window = report.window.as_ref().and_then(|(from, to)| Some((bound(from)?, bound(to)?)));
-        let span = match window {
-            Some((from, to)) => Span::between(from, to, report.end_inclusive, report.rows_per_hour),
-            None => Span::of_rows(report.rows_per_hour),
-        };
         let is = |name: &str, value: &str| access.command(name).is_some_and(|given| given.eq_ignore_ascii_case(value));
         let name = report.path.rsplit('/').next().unwrap_or_default();
         let shape = render::Shape {
-            span,
+            span: report.span(window),
             textboxes: report.textboxes,
             ragged_every: report.ragged_every,
             bom: self.manner.bom,

@@ -66,6 +66,7 @@ enum Defect {
     HasNoFence,
     CommitsInTwoSteps,
     TakesInt64AsFloat,
+    EmptyIsNull,
 }
 
 use Defect::*;
@@ -113,6 +114,7 @@ const DEFECTS: &[(Defect, WriteMode, Key, &str)] = &[
     (HasNoFence, WriteMode::Append, Key::None, "who_lost_the_target_cannot_write_on"),
     (CommitsInTwoSteps, WriteMode::Append, Key::None, "a_commit_that_is_dropped_is_whole_or_nothing"),
     (CommitsInTwoSteps, WriteMode::Append, Key::None, "any_schedule_of_crashes_is_exact"),
+    (HasNoFence, WriteMode::Append, Key::None, "of_two_that_open_at_once_one_owns_it"),
     (HasNoFence, WriteMode::Append, Key::None, "any_schedule_of_crashes_is_exact"),
 ];
 
@@ -214,14 +216,18 @@ impl Broken {
                 rows.project(&(0..first.fields().len().min(rows.num_columns())).collect::<Vec<_>>()).unwrap()
             }
             StopsAt8192 => rows.slice(0, rows.num_rows().min(8192)),
-            TrimsText if rows.num_columns() == 2 => {
+            TrimsText | EmptyIsNull if rows.num_columns() == 2 => {
                 let value = |column: usize, row| rows::value(rows.column(column), row);
+                let spoiled = |name: Option<&'_ str>| match self.defect {
+                    EmptyIsNull => name.filter(|name| !name.is_empty()).map(str::to_owned),
+                    _ => name.map(|name| name.trim().to_owned()),
+                };
                 let names: Vec<_> = (0..rows.num_rows()).map(|row| (value(0, row), value(1, row))).collect();
-                let names: Vec<_> = names
+                let names: Vec<(i64, Option<String>)> = names
                     .iter()
-                    .map(|(id, name)| (id.as_deref().unwrap().parse().unwrap(), name.as_deref().map(str::trim)))
+                    .map(|(id, name)| (id.as_deref().unwrap().parse().unwrap(), spoiled(name.as_deref())))
                     .collect();
-                rows::named(&names)
+                rows::named(&names.iter().map(|(id, name)| (*id, name.as_deref())).collect::<Vec<_>>())
             }
             FirstOneWins => {
                 let order: UInt32Array = (0..rows.num_rows() as u32).rev().collect();
@@ -420,6 +426,14 @@ async fn a_quirk_leaves_out_and_says_why() {
     let report = sink_report(&under_test(Sound).quirks(quirks).only("bad_row")).await;
     assert!(report.passed.is_empty() && report.broken.is_empty(), "{report}");
     assert!(report.skipped.values().all(|why| why == "it takes all"), "{report}");
+}
+
+#[tokio::test]
+async fn a_target_that_cannot_tell_empty_from_null_says_so() {
+    let case = "texts_arrive_as_they_are";
+    finds(&sink_report(&under_test(EmptyIsNull).only(case)).await, case);
+    let quirks = SinkQuirks { empty_is_null: Some("its files know no null"), ..SinkQuirks::default() };
+    passes(sink_report(&under_test(EmptyIsNull).quirks(quirks).only(case)).await, 4);
 }
 
 #[tokio::test]

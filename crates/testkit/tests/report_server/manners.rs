@@ -23,6 +23,8 @@ async fn a_csv_comes_as_the_server_sends_it() {
     assert!(first.starts_with("\u{feff}Timestamp,Line,"), "{first}");
     assert_eq!(rest.matches("\r\n").count(), 200);
     assert!(rest.starts_with("2026-03-01T00:00:00.000,"));
+    let [from, to] = ["2026-03-01T00:00", "2026-03-01T02:00"].map(|time| time.parse().unwrap());
+    assert_eq!(text.trim_start_matches('\u{feff}'), Report::production_log(100).csv(from, to));
     let renders = server.log().renders();
     assert_eq!((renders[0].rows, renders[0].complete, renders[0].values("Line").len()), (200, true, 2));
     assert_eq!(renders[0].value("From"), Some("2026-03-01T00:00:00"));

@@ -22,6 +22,7 @@ pub(super) fn cases<'a>() -> Vec<Case<World<'a>>> {
             who_lost_the_target_cannot_write_on,
             "if no checkpoint row was updated, another process owns the target now: Conflict, and nothing was written."
         ),
+        case!(of_two_that_open_at_once_one_owns_it, "Raises the fence and reads the checkpoint in one transaction"),
         case!(a_write_that_is_dropped_leaves_nothing, "Lets go of everything, rolls back what is not committed."),
         case!(
             a_commit_that_is_dropped_is_whole_or_nothing,
@@ -99,6 +100,28 @@ async fn who_lost_the_target_cannot_write_on(world: &World<'_>) -> Check {
     heir.commit(1, true).await?;
     heir.close().await?;
     world.holds(&[rows::numbered(7..9)], "behind the process that lost the target").await
+}
+
+async fn of_two_that_open_at_once_one_owns_it(world: &World<'_>) -> Check {
+    unless(world.quirks.by_engine)?;
+    let (one, two) = futures::join!(world.open("r1"), world.open("r1"));
+    let (mut one, mut two) = (one?, two?);
+    let mut owners = 0;
+    for open in [&mut one, &mut two] {
+        let committed = async {
+            open.sink.schema(&rows::schema()).await?;
+            open.sink.write(0, rows::numbered(1..4)).await?;
+            open.sink.flush().await?;
+            open.sink.commit(&open.checkpoint(1, true)).await
+        };
+        match committed.await {
+            Ok(()) => owners += 1,
+            refused => conflict(world, refused)?,
+        }
+        open.sink.close().await.during("close")?;
+    }
+    ensure(owners == 1, || format!("{owners} of two committed"))?;
+    world.holds(&[rows::numbered(1..4)], "behind two that opened at once").await
 }
 
 async fn a_write_that_is_dropped_leaves_nothing(world: &World<'_>) -> Check {
