@@ -32,6 +32,8 @@ pub(crate) enum Cells<'a> {
     U16(&'a UInt16Array),
     U32(&'a UInt32Array),
     U64(&'a UInt64Array),
+    /// The same into a text column, which holds all of them.
+    U64Text(&'a UInt64Array),
     F32(&'a Float32Array),
     F64(&'a Float64Array),
     Text(&'a StringArray),
@@ -96,6 +98,7 @@ impl<'a> Cells<'a> {
             T::UInt8 => down(column).map(Self::U8),
             T::UInt16 => down(column).map(Self::U16),
             T::UInt32 => down(column).map(Self::U32),
+            T::UInt64 if kind == Kind::Text => down(column).map(Self::U64Text),
             T::UInt64 => down(column).map(Self::U64),
             T::Float32 => down(column).map(Self::F32),
             T::Float64 => down(column).map(Self::F64),
@@ -144,11 +147,13 @@ impl<'a> Cells<'a> {
             Self::U8(cells) => return Ok(to.raw_bind_parameter(at, cells.value(row))?),
             Self::U16(cells) => return Ok(to.raw_bind_parameter(at, cells.value(row))?),
             Self::U32(cells) => return Ok(to.raw_bind_parameter(at, cells.value(row))?),
-            Self::U64(cells) => match i64::try_from(cells.value(row)) {
-                Ok(value) => return Ok(to.raw_bind_parameter(at, value)?),
-                // SQLite's integers end at 2^63 - 1; a column of text keeps it whole, a strict INTEGER refuses the row.
-                Err(_) => put(text, cells.value(row)),
-            },
+            Self::U64(cells) => {
+                let value = i64::try_from(cells.value(row)).map_err(|_| {
+                    Unfit::Value(format!("{} is beyond SQLite's integers, which end at {}", cells.value(row), i64::MAX))
+                })?;
+                return Ok(to.raw_bind_parameter(at, value)?);
+            }
+            Self::U64Text(cells) => put(text, cells.value(row)),
             Self::F32(cells) => return real(to, at, f64::from(cells.value(row))),
             Self::F64(cells) => return real(to, at, cells.value(row)),
             Self::Text(cells) => return Ok(to.raw_bind_parameter(at, cells.value(row))?),
@@ -186,7 +191,7 @@ impl<'a> Cells<'a> {
             Self::U8(array) => array,
             Self::U16(array) => array,
             Self::U32(array) => array,
-            Self::U64(array) => array,
+            Self::U64(array) | Self::U64Text(array) => array,
             Self::F32(array) => array,
             Self::F64(array) => array,
             Self::Text(array) | Self::TextBytes(array) => array,

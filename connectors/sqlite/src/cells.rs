@@ -244,7 +244,7 @@ fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
     if whole.len() + scale > usize::from(precision) {
         return None;
     }
-    let number: i128 = format!("{whole}{fraction:0<scale$}0").parse::<i128>().ok()? / 10;
+    let number: i128 = format!("0{whole}{fraction:0<scale$}").parse().ok()?;
     Some(if negative { -number } else { number })
 }
 

@@ -11,7 +11,7 @@ pub(crate) fn failed(what: &str, error: rusqlite::Error) -> Error {
     let made = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => failed(ErrorKind::Unavailable)
             .hint("another program is writing to the file: find it, or raise lock_timeout"),
-        Some(ErrorCode::OperationInterrupted) => return Error::cancelled().because(error),
+        Some(ErrorCode::OperationInterrupted) => return Error::cancelled(),
         Some(ErrorCode::DiskFull) => failed(ErrorKind::Unavailable).hint("make room on the disk"),
         Some(ErrorCode::SystemIoFailure) => failed(ErrorKind::Unavailable),
         Some(ErrorCode::CannotOpen) => {
@@ -27,7 +27,15 @@ pub(crate) fn failed(what: &str, error: rusqlite::Error) -> Error {
         Some(ErrorCode::OutOfMemory | ErrorCode::TooBig) => failed(ErrorKind::Data),
         _ => failed(ErrorKind::Config),
     };
-    made.because(error)
+    made.because(words(error))
+}
+
+/// SQLite's own words, without its numbers.
+fn words(error: rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(words)) => words,
+        other => other.to_string(),
+    }
 }
 
 /// Says what was being done when SQLite failed, and to which file.

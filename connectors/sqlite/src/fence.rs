@@ -35,6 +35,9 @@ pub(crate) struct Fence {
     pub(crate) number: i64,
 }
 
+/// Every row of the staging table is committed: they came in by the transactions of the commits.
+pub(crate) const ALL_STAGED: i64 = i64::MAX;
+
 /// What a commit writes beside the rows.
 pub(crate) struct Stand<'a> {
     pub(crate) checkpoint: &'a Checkpoint,
@@ -82,7 +85,9 @@ impl Fence {
         let staging = staging_name(pipeline, sink);
         let is_staged = exists(db, "table", &staging, None)?;
         let ours = mode == WriteMode::Replace && staged_run.as_deref() == Some(&*run.id);
-        if is_staged && ours {
+        if is_staged && ours && staged_rows == Some(ALL_STAGED) {
+            // Whatever was not committed was rolled back.
+        } else if is_staged && ours {
             let sql = format!("DELETE FROM {} WHERE rowid > ?1", quote(&staging));
             db.execute(&sql, [staged_rows]).during("throw away rows that were staged after the last commit")?;
         } else if is_staged {

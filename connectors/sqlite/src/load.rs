@@ -428,8 +428,7 @@ impl Load {
                 Some(staging) if staging.numbers_rows() => {
                     Some(db.query_row(&sql, [], |row| row.get(0)).during("count what is staged")?)
                 }
-                // Its rows came in by this very transaction, so all of them are committed.
-                Some(_) => Some(i64::MAX),
+                Some(_) => Some(fence::ALL_STAGED),
                 None => None,
             };
         } else {

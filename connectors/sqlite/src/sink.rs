@@ -65,10 +65,12 @@ impl SqliteSink {
         self.open.as_mut().ok_or_else(|| Error::internal("the sink is not open"))
     }
 
-    fn call(&self, what: &str, effect: Effect) -> Call {
+    /// Each sink is an origin of its own: sinks of one file commit together, so that one must not wait for the other's end.
+    fn call(&self, ctx: &Context, what: &str, effect: Effect) -> Call {
+        let path = absolute(&self.options.path);
         Call::new(
             format!("{what} {}", self.options.table),
-            format!("sqlite:{}", absolute(&self.options.path).display()),
+            format!("sqlite:{}#{}", path.display(), ctx.component()),
             effect,
         )
     }
@@ -128,7 +130,7 @@ impl Sink for SqliteSink {
 
     async fn open(&mut self, ctx: &Context, run: &Run) -> Result<Held> {
         let path = absolute(&self.options.path);
-        let call = self.call("open", Effect::Idempotent);
+        let call = self.call(ctx, "open", Effect::Idempotent);
         let (database, load, checkpoint) = ctx
             .call(&call, || async {
                 let database = Database::shared(&path, ctx.pipeline(), true).await?;
@@ -188,21 +190,21 @@ impl Sink for SqliteSink {
     }
 
     async fn commit(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let call = self.call("commit to", Effect::Once);
+        let ctx = self.opened()?.ctx.clone();
+        let call = self.call(&ctx, "commit to", Effect::Once);
         let open = self.opened()?;
         let last_replace = checkpoint.last;
         let open_ref = &*open;
-        open.ctx
-            .call(&call, || {
-                let checkpoint = checkpoint.clone();
-                async move {
-                    let done = open_ref.on_thread(move |load, writer| load.commit(writer, &checkpoint)).await?;
-                    done.await.unwrap_or_else(|_| {
-                        Err(Error::unavailable("the SQLite thread ended during the commit").outcome_unknown())
-                    })
-                }
-            })
-            .await?;
+        ctx.call(&call, || {
+            let checkpoint = checkpoint.clone();
+            async move {
+                let done = open_ref.on_thread(move |load, writer| load.commit(writer, &checkpoint)).await?;
+                done.await.unwrap_or_else(|_| {
+                    Err(Error::unavailable("the SQLite thread ended during the commit").outcome_unknown())
+                })
+            }
+        })
+        .await?;
         if last_replace {
             // The staging table has become the target; another write would need a new one.
             open.shape = None;
