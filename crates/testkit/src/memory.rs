@@ -1,7 +1,7 @@
 //! A source and a sink in memory: the reference implementation of the contract, and the peers of the engine's tests.
 //!
 //! Both are short on purpose: whoever writes a connector can read here what each promise comes down to. Both pass the
-//! conformance suite. The world outside (what a file server or a database would be) is
+//! [conformance suite](crate::conformance). The world outside (what a file server or a database would be) is
 //! [`MemoryOrigin`] and [`MemoryTarget`]; they outlive sources and sinks as a server outlives a process, hold what was
 //! made durable, and can be told to fail at a given call: see [`Faults`].
 //!

@@ -80,6 +80,7 @@ struct Manner {
     bom: bool,
     raw_colon: bool,
     session_redirect: bool,
+    refusal_token: bool,
     language: String,
 }
 
@@ -106,6 +107,7 @@ impl Default for Builder {
             bom: true,
             raw_colon: true,
             session_redirect: false,
+            refusal_token: false,
             language: "en-US".to_owned(),
         };
         Self {
@@ -225,6 +227,13 @@ impl Builder {
     #[must_use]
     pub fn session_redirect(mut self) -> Self {
         self.manner.session_redirect = true;
+        self
+    }
+    /// A refusal under `Negotiate` carries a token (`reject`), as Apache's does: a last word, which a client must not take for a new
+    /// challenge.
+    #[must_use]
+    pub fn refusal_token(mut self) -> Self {
+        self.manner.refusal_token = true;
         self
     }
     /// The language in which dates are read where the request names none (`rs:ParameterLanguage`, `Accept-Language`); default `en-US`.

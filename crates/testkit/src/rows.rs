@@ -12,6 +12,13 @@ pub fn value(array: &dyn Array, row: usize) -> Option<String> {
     if array.is_null(row) {
         return None;
     }
+    if let DataType::Timestamp(unit, Some(zone)) = array.data_type()
+        && ["UTC", "Etc/UTC", "Z"].contains(&zone.as_ref())
+        && let Ok(utc) = arrow_cast::cast(&array.slice(row, 1), &DataType::Timestamp(*unit, Some("+00:00".into())))
+    {
+        // The formatter knows offsets only.
+        return value(&utc, 0);
+    }
     let options = FormatOptions::default();
     match ArrayFormatter::try_new(array, &options) {
         Ok(formatter) => Some(formatter.value(row).try_to_string().unwrap_or_else(|error| format!("⚠ {error}"))),
@@ -87,4 +94,35 @@ pub fn noted(ids: impl IntoIterator<Item = i64>) -> RecordBatch {
     fields.push(Arc::new(Field::new("note", DataType::Utf8, true)));
     let columns = rows.columns().iter().cloned().chain([note]).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap_or(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::TimestampMicrosecondArray;
+
+    use super::*;
+
+    #[test]
+    fn moments_have_one_text() {
+        let moment = TimestampMicrosecondArray::from(vec![1_769_835_600_250_000]);
+        for (zone, expect) in [
+            (None, "2026-01-31T05:00:00.250"),
+            (Some("UTC"), "2026-01-31T05:00:00.250Z"),
+            (Some("+00:00"), "2026-01-31T05:00:00.250Z"),
+            (Some("+02:00"), "2026-01-31T07:00:00.250+02:00"),
+        ] {
+            let moment = moment.clone().with_timezone_opt(zone);
+            assert_eq!(value(&moment, 0).as_deref(), Some(expect), "{zone:?}");
+        }
+    }
+
+    #[test]
+    fn differences_count_and_name_rows() {
+        let of = |ids: &[i64]| lines(&numbered(ids.iter().copied()));
+        assert_eq!(difference(&of(&[1, 2, 2]), &of(&[2, 1, 2])), None);
+        let text = difference(&of(&[1, 2, 2]), &of(&[2, 5])).unwrap_or_default();
+        assert_eq!(text, r#"2 rows missing: {id="1" name="n1"} {id="2" name="n2"}; 1 rows too many: {id="5"}"#);
+        assert_eq!(difference_in_order(&of(&[1, 2]), &of(&[1, 2])), None);
+        assert!(difference_in_order(&of(&[1, 2]), &of(&[2, 1])).is_some_and(|text| text.contains("the order differs")));
+    }
 }

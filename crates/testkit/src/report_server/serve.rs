@@ -34,7 +34,7 @@ use super::{
     page::{self, RsError},
     render,
     report::{Report, date},
-    sign_in::{Gate, Sent, State, Step},
+    sign_in::{self, Gate, Sent, State, Step},
     soap::{self, Operation},
 };
 
@@ -202,7 +202,12 @@ impl Connection {
             Step::Refused(user, why) => {
                 (note.account, note.refused) = (Some(user), Some(why));
                 let mut answer = self.shared.page(401, page::foreign("Unauthorized"));
-                self.shared.offer(answer.headers_mut());
+                let negotiated = header.is_some_and(|header| header.starts_with("Negotiate"));
+                if self.shared.manner.refusal_token && negotiated {
+                    put(answer.headers_mut(), header::WWW_AUTHENTICATE, &sign_in::refusal());
+                } else {
+                    self.shared.offer(answer.headers_mut());
+                }
                 return self.finish(answer, &faults).await;
             }
         };

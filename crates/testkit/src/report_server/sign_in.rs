@@ -192,6 +192,11 @@ impl Gate {
     }
 }
 
+/// The last word of a refusal under `Negotiate`.
+pub(super) fn refusal() -> String {
+    header_value(Scheme::Negotiate, &spnego::write(spnego::State::Rejected, None))
+}
+
 fn header_value(scheme: Scheme, token: &[u8]) -> String {
     format!("{} {}", scheme.name(), BASE64_STANDARD.encode(token))
 }

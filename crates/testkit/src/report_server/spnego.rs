@@ -21,6 +21,8 @@ pub enum State {
     Completed = 0,
     /// More to come.
     Incomplete = 1,
+    /// Refused: a last word, and not a new challenge.
+    Rejected = 2,
 }
 
 /// One DER element: its tag, its content, what follows.
@@ -107,6 +109,7 @@ mod tests {
         assert_eq!(read(&init(b"kerberos")), Some(Token::Other));
         assert_eq!(read(&write(State::Incomplete, Some(&message))), Some(Token::Wrapped(&message)));
         assert_eq!(read(&write(State::Completed, None)), Some(Token::Other));
+        assert_eq!(write(State::Rejected, None), [0xa1, 0x07, 0x30, 0x05, 0xa0, 0x03, 0x0a, 0x01, 0x02]);
         for rubbish in [&b""[..], b"x", &[0x60, 0x05, 1], &[0x60, 0x84, 0xff, 0xff, 0xff, 0xff]] {
             assert_eq!(read(rubbish), None, "{rubbish:?}");
         }

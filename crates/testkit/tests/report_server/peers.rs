@@ -201,6 +201,14 @@ async fn pyspnego_signs_in_raw_and_wrapped() {
 }
 
 #[tokio::test]
+async fn a_refusal_with_a_token_is_the_last_word() {
+    let server = ReportServer::builder().report(Report::production_log(1)).account("CORP", "prüfer", "s3cret Ü");
+    let server = server.offer([Scheme::Negotiate]).refusal_token().start().await;
+    let Some((status, ..)) = spnego(&server, "negotiate", "wrong", None).await else { return };
+    assert_eq!((status, server.log().proofs(), server.log().wrong_passwords()), (401, 1, 1));
+}
+
+#[tokio::test]
 async fn pyspnego_is_bound_to_its_channel() {
     let server = ReportServer::builder().report(Report::production_log(100)).account("CORP", "loader", "s3cret");
     let server = server.account("CORP", "prüfer", "s3cret Ü");
