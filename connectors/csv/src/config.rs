@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use crate::stub::csv::CsvOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::{Error, Result, WriteMode};
-use crate::stub::csv::CsvOptions;
 use towpath_http::{HttpOptions, Url};
 
 /// Options of the `csv` source: files by `path`, or by `url`.
@@ -158,7 +158,8 @@ impl SourceOptions {
         let parse = |(at, text): (usize, &String)| {
             let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
             url.ok_or_else(|| {
-                let number = if self.url.all().len() > 1 { format!(" (number {} of the list)", at + 1) } else { String::new() };
+                let number =
+                    if self.url.all().len() > 1 { format!(" (number {} of the list)", at + 1) } else { String::new() };
                 Error::config(format!("url: not an http or https URL{number}"))
                     .hint("write https://server/file.csv, or `path` for a file on this machine")
             })

@@ -1,12 +1,12 @@
 //! What the files offer: their columns, by a sample of their beginnings.
 
-use arrow_array::RecordBatch;
-use serde_json::json;
-use towpath_core::{Error, Result, source::Discovery};
 use crate::stub::{
     columns::{self, Columns},
     csv::{CsvDecoder, CsvOptions},
 };
+use arrow_array::RecordBatch;
+use serde_json::json;
+use towpath_core::{Error, Result, source::Discovery};
 
 use crate::{listing::Item, reader::Reader};
 
@@ -27,19 +27,26 @@ pub(crate) async fn discover(reader: &Reader, items: &[Item]) -> Result<Discover
         let all = if complete { "" } else { "the first " };
         let bad = if rejected > 0 { format!(", {rejected} of them bad") } else { String::new() };
         lines.push(format!("# {}: {all}{} records{bad}\n", item.location, count + rejected));
-        files.push(json!({ "file": item.location.to_string(), "records": count, "rejected": rejected, "complete": complete }));
+        files.push(
+            json!({ "file": item.location.to_string(), "records": count, "rejected": rejected, "complete": complete }),
+        );
         samples.extend(rows);
     }
     if items.len() > FILES {
         lines.push(format!("# and {} files more\n", items.len() - FILES));
     }
-    let same = samples.iter().all(|rows| Some(rows.schema().fields().len()) == samples.first().map(RecordBatch::num_columns));
+    let same =
+        samples.iter().all(|rows| Some(rows.schema().fields().len()) == samples.first().map(RecordBatch::num_columns));
     if !same {
-        return Err(Error::data("the files have different columns").hint("read files of different columns by different sources"));
+        return Err(Error::data("the files have different columns")
+            .hint("read files of different columns by different sources"));
     }
     let proposed = columns::propose(&samples);
     let text = format!("{}{}", lines.concat(), proposed.to_yaml());
-    Ok(Discovery { text, items: json!({ "files": files, "columns": serde_json::to_value(&proposed).unwrap_or_default() }) })
+    Ok(Discovery {
+        text,
+        items: json!({ "files": files, "columns": serde_json::to_value(&proposed).unwrap_or_default() }),
+    })
 }
 
 /// The rows of a file's beginning, and how many were rejected.

@@ -2,13 +2,13 @@
 
 use std::{fs::File, io::Read as _, path::Path};
 
-use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
-use towpath_core::{Error, Result};
 use crate::stub::{
     csv::{CsvEncoder, CsvOptions},
     json::JsonLines,
 };
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use towpath_core::{Error, Result};
 
 use crate::{
     config::{Format, SinkOptions},
@@ -64,12 +64,21 @@ pub(crate) fn header_of(path: &Path, options: &SinkOptions) -> Result<Option<Vec
     let mut head = Vec::new();
     let mut wanted = 64 * 1024;
     loop {
-        let read = (&mut file).take(wanted).read_to_end(&mut head).map_err(|error| io_error("read the header of the file", path, error))?;
+        let read = (&mut file)
+            .take(wanted)
+            .read_to_end(&mut head)
+            .map_err(|error| io_error("read the header of the file", path, error))?;
         if head.is_empty() {
             return Ok(None);
         }
+        if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
+            return Err(Error::unsupported("the file is UTF-16, and rows are written in UTF-8")
+                .at(path.display().to_string())
+                .hint("append to a file in UTF-8, or `replace` it"));
+        }
         let complete = (read as u64) < wanted;
-        let schema = schema_of(&csv(options)?, head.clone().into(), complete).map_err(|error| error.at(path.display().to_string()))?;
+        let schema = schema_of(&csv(options)?, head.clone().into(), complete)
+            .map_err(|error| error.at(path.display().to_string()))?;
         match schema {
             Some(schema) => return Ok(Some(schema.fields().iter().map(|field| field.name().clone()).collect())),
             None if complete || head.len() as u64 > HEADER => {

@@ -142,7 +142,10 @@ impl Target {
             place(Error::data("it is not what a csv sink writes there").because(error).hint(hint))
         })?;
         if ledger.version != 1 {
-            return Err(place(Error::unsupported(format!("it was written by a newer towpath (version {})", ledger.version))));
+            return Err(place(Error::unsupported(format!(
+                "it was written by a newer towpath (version {})",
+                ledger.version
+            ))));
         }
         Ok(ledger)
     }
@@ -151,7 +154,8 @@ impl Target {
     fn write(&self, ledger: &Ledger) -> Result<()> {
         let (path, new) = (self.beside(""), self.beside("-new"));
         let failed = |error| io_error("write what is known of the file", &path, error);
-        let text = serde_json::to_vec_pretty(ledger).map_err(|error| Error::internal("a ledger is no JSON").because(error))?;
+        let text =
+            serde_json::to_vec_pretty(ledger).map_err(|error| Error::internal("a ledger is no JSON").because(error))?;
         let mut file = File::create(&new).map_err(failed)?;
         file.write_all(&text).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&new, &path)).map_err(failed)?;
         self.sync_folder()
@@ -159,7 +163,9 @@ impl Target {
 
     fn sync_folder(&self) -> Result<()> {
         let folder = self.folder();
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| io_error("make the folder durable", folder, error))
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| io_error("make the folder durable", folder, error))
     }
 
     /// Raises the fence and reads the checkpoint, finishes what is pending, throws away what other runs have staged.
@@ -183,7 +189,9 @@ impl Target {
                 // Its rows are gone, and so is what was said of them.
                 false => owner.checkpoint = None,
             }
-        } else if self.mode == WriteMode::Replace && owner.checkpoint.as_ref().is_some_and(|held| !held.last && *held.run.id == *run) {
+        } else if self.mode == WriteMode::Replace
+            && owner.checkpoint.as_ref().is_some_and(|held| !held.last && *held.run.id == *run)
+        {
             owner.checkpoint = None;
         }
         let checkpoint = owner.checkpoint.clone();
@@ -223,8 +231,11 @@ impl Target {
         let rows = if publishes { Some(extent_of(staging, staged)?) } else { None };
         let owner = ledger.owners.entry(self.owner.clone()).or_default();
         owner.checkpoint = Some(checkpoint.clone());
-        owner.staged = (self.mode != WriteMode::Append && !checkpoint.last)
-            .then(|| Staged { file: file_name(staging), bytes: staged, run: Arc::clone(&checkpoint.run.id) });
+        owner.staged = (self.mode != WriteMode::Append && !checkpoint.last).then(|| Staged {
+            file: file_name(staging),
+            bytes: staged,
+            run: Arc::clone(&checkpoint.run.id),
+        });
         if let Some(rows) = rows {
             let behind = (self.mode == WriteMode::Append).then(|| now.map_or(0, |now| now.bytes));
             ledger.pending = Some(Pending { staging: file_name(staging), behind, rows });
@@ -248,7 +259,8 @@ impl Target {
     fn append(&self, staging: &Path, behind: u64, bytes: u64) -> Result<()> {
         let failed = |error| io_error("append to the file", &self.path, error);
         let mut from = File::open(staging).map_err(|error| io_error("open the committed rows", staging, error))?;
-        let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&self.path).map_err(failed)?;
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&self.path).map_err(failed)?;
         file.seek(SeekFrom::Start(behind)).map_err(failed)?;
         // A process may have died in the middle of this: what is there already must be the beginning of the same.
         let there = file.metadata().map_err(failed)?.len().saturating_sub(behind).min(bytes);
@@ -296,7 +308,11 @@ impl Target {
             (_, now) => {
                 ledger.file = None;
                 let in_progress = |owner: &Owner| owner.staged.is_some();
-                ledger.owners.values_mut().filter(|owner| !in_progress(owner)).for_each(|owner| owner.checkpoint = None);
+                ledger
+                    .owners
+                    .values_mut()
+                    .filter(|owner| !in_progress(owner))
+                    .for_each(|owner| owner.checkpoint = None);
                 let what = if now.is_some() { "was changed by somebody else" } else { "is gone" };
                 tracing::warn!("{}: the file {what}; it is loaded from the beginning", self.path.display());
             }
@@ -309,7 +325,10 @@ impl Target {
         if now == known || (now.bytes > known.bytes && extent_of(&self.path, known.bytes)? == *known) {
             return Ok(());
         }
-        let what = format!("the file was changed by somebody else: its first {} bytes are not those that were written", known.bytes);
+        let what = format!(
+            "the file was changed by somebody else: its first {} bytes are not those that were written",
+            known.bytes
+        );
         Err(Error::conflict(what).at(self.path.display().to_string()).hint(format!(
             "move the file away to load everything anew, or delete {} to append to it as it is",
             self.beside("").display()
@@ -393,107 +412,4 @@ fn file_name(path: &Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn target(folder: &Path, mode: WriteMode) -> Target {
-        Target::new(&folder.join("out.csv"), mode, "p/s".to_owned())
-    }
-    fn checkpoint(epoch: u64, last: bool) -> Checkpoint {
-        let started = jiff::Timestamp::UNIX_EPOCH;
-        let run = towpath_core::Run { id: "r".into(), started, parameters: BTreeMap::new(), fingerprint: BTreeMap::new() };
-        Checkpoint { run, epoch, last, keyed_by: None, at: BTreeMap::new() }
-    }
-    fn stage(opening: &Opening, rows: &str) -> u64 {
-        fs::write(&opening.staging, rows).unwrap();
-        rows.len() as u64
-    }
-    fn content(target: &Target) -> String {
-        fs::read_to_string(target.path()).unwrap_or_default()
-    }
-    fn epoch(opening: &Opening) -> u64 {
-        opening.checkpoint.as_ref().map_or(0, |held| held.epoch)
-    }
-
-    /// A process dies behind the decision, with so many bytes of the rows in the file.
-    #[test]
-    fn a_commit_cut_off_anywhere_is_finished_by_the_next_process() {
-        let rows = "3,4\n5,6\n";
-        for written in 0..=rows.len() {
-            let folder = tempfile::tempdir().unwrap();
-            let target = target(folder.path(), WriteMode::Append);
-            let opening = target.open("r").unwrap();
-            target.commit(opening.fence, &checkpoint(1, false), &opening.staging, stage(&opening, "a,b\n1,2\n")).unwrap();
-            let staged = stage(&opening, rows);
-            let lock = target.lock().unwrap();
-            target.decide(&lock, opening.fence, &checkpoint(2, true), &opening.staging, staged).unwrap();
-            drop(lock);
-            let mut file = OpenOptions::new().append(true).open(target.path()).unwrap();
-            file.write_all(&rows.as_bytes()[..written]).unwrap();
-            let next = target.open("r").unwrap();
-            assert_eq!((epoch(&next), content(&target).as_str()), (2, "a,b\n1,2\n3,4\n5,6\n"), "{written} bytes");
-        }
-    }
-
-    #[test]
-    fn a_replacement_cut_off_anywhere_is_finished_by_the_next_process() {
-        for renamed in [false, true] {
-            let folder = tempfile::tempdir().unwrap();
-            let target = target(folder.path(), WriteMode::Replace);
-            fs::write(target.path(), "old\n").unwrap();
-            let opening = target.open("r").unwrap();
-            let staged = stage(&opening, "a\n1\n");
-            let lock = target.lock().unwrap();
-            target.decide(&lock, opening.fence, &checkpoint(1, true), &opening.staging, staged).unwrap();
-            drop(lock);
-            assert_eq!(content(&target), "old\n");
-            if renamed {
-                fs::rename(&opening.staging, target.path()).unwrap();
-            }
-            let next = target.open("r").unwrap();
-            assert_eq!((epoch(&next), content(&target).as_str()), (1, "a\n1\n"), "renamed: {renamed}");
-        }
-    }
-
-    /// What somebody else does to the file between two runs, and what comes of it.
-    #[test]
-    fn a_file_that_others_change_is_known_again_or_refused() {
-        let appended = |text: &'static str| move |path: &Path| fs::write(path, format!("a\n1\n{text}")).unwrap();
-        let check = |mode, change: &dyn Fn(&Path), expect: &str| {
-            let folder = tempfile::tempdir().unwrap();
-            let target = target(folder.path(), mode);
-            let opening = target.open("r").unwrap();
-            target.commit(opening.fence, &checkpoint(1, true), &opening.staging, stage(&opening, "a\n1\n")).unwrap();
-            change(target.path());
-            let found = match target.open("r2") {
-                Ok(opening) => format!("epoch {}{}", epoch(&opening), if opening.torn { ", torn" } else { "" }),
-                Err(error) => format!("{}", error.kind().name()),
-            };
-            assert_eq!(found, expect, "{mode:?}");
-        };
-        check(WriteMode::Append, &|_| {}, "epoch 1");
-        check(WriteMode::Append, &appended("2\n"), "epoch 1");
-        check(WriteMode::Append, &appended("2"), "epoch 1, torn");
-        check(WriteMode::Append, &|path| fs::remove_file(path).unwrap(), "epoch 0");
-        check(WriteMode::Append, &|path| fs::write(path, "a\n2\n").unwrap(), "conflict");
-        check(WriteMode::Append, &|path| fs::write(path, "a\n").unwrap(), "conflict");
-        check(WriteMode::Replace, &|_| {}, "epoch 1");
-        check(WriteMode::Replace, &appended("2\n"), "epoch 0");
-        check(WriteMode::Replace, &|path| fs::remove_file(path).unwrap(), "epoch 0");
-    }
-
-    #[test]
-    fn others_who_write_meanwhile_are_not_overwritten() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = target(folder.path(), WriteMode::Append);
-        let opening = target.open("r").unwrap();
-        let staged = stage(&opening, "a\n1\n");
-        let lock = target.lock().unwrap();
-        target.decide(&lock, opening.fence, &checkpoint(1, true), &opening.staging, staged).unwrap();
-        drop(lock);
-        fs::write(target.path(), "x\n").unwrap();
-        let error = target.open("r").unwrap_err();
-        assert_eq!(error.kind(), towpath_core::ErrorKind::Conflict, "{error}");
-        assert_eq!(content(&target), "x\n");
-    }
-}
+mod tests;

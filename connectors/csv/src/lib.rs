@@ -7,13 +7,15 @@ mod input;
 mod ledger;
 mod listing;
 mod position;
+mod raw;
 mod reader;
 mod sink;
 mod source;
 mod stub;
+mod unpack;
 
 use towpath_core::{
-    Connector,
+    Connector, Name, Result, Sink, Source,
     connector::{SinkRole, SourceRole, build},
     inventory,
 };
@@ -22,8 +24,16 @@ pub use config::{Compression, Format, OneOrMany, Read, SinkOptions, SourceOption
 pub use sink::CsvSink;
 pub use source::CsvSource;
 
+fn source(_: &Name, options: SourceOptions) -> Result<Box<dyn Source>> {
+    Ok(Box::new(CsvSource::new(options)?))
+}
+
+fn sink(_: &Name, options: SinkOptions) -> Result<Box<dyn Sink>> {
+    Ok(Box::new(CsvSink::new(options)?))
+}
+
 inventory::submit! {
     Connector::new("csv", "CSV files, on disk or over HTTP", include_str!("../README.md"))
-        .source(SourceRole::of::<SourceOptions>(|name, options| build(name, options, CsvSource::new)))
-        .sink(SinkRole::of::<SinkOptions>(|name, options| build(name, options, CsvSink::new)))
+        .source(SourceRole::of::<SourceOptions>(|name, value| build(name, value, source)))
+        .sink(SinkRole::of::<SinkOptions>(|name, value| build(name, value, sink)))
 }

@@ -92,8 +92,12 @@ pub(crate) async fn list(ctx: &Context, options: &SourceOptions) -> Result<Vec<I
 
 /// Asks the server for what it says of the files on it; several at once. What it does not answer stays unknown, with a note.
 pub(crate) async fn ask(ctx: &Context, client: &Client, items: &mut [Item], at_once: usize) -> Result<Vec<String>> {
-    let urls: Vec<Url> = items.iter().filter_map(|item| if let Location::Url(url) = &item.location { Some(url.clone()) } else { None }).collect();
-    let answers: Vec<Result<Response>> = futures::stream::iter(urls.iter().cloned().map(|url| head(ctx, client, url))).buffered(at_once).collect().await;
+    let urls: Vec<Url> = items
+        .iter()
+        .filter_map(|item| if let Location::Url(url) = &item.location { Some(url.clone()) } else { None })
+        .collect();
+    let answers: Vec<Result<Response>> =
+        futures::stream::iter(urls.iter().cloned().map(|url| head(ctx, client, url))).buffered(at_once).collect().await;
     let mut notes = Vec::new();
     for (item, answer) in items.iter_mut().filter(|item| matches!(item.location, Location::Url(_))).zip(answers) {
         match answer {
@@ -103,7 +107,12 @@ pub(crate) async fn ask(ctx: &Context, client: &Client, items: &mut [Item], at_o
                 item.ranges = response.header(&header::ACCEPT_RANGES).is_some_and(|ranges| ranges.contains("bytes"));
             }
             // What cannot be mended by a GET either.
-            Err(error) if matches!(error.kind(), ErrorKind::Auth | ErrorKind::Config | ErrorKind::Cancelled | ErrorKind::Internal) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Auth | ErrorKind::Config | ErrorKind::Cancelled | ErrorKind::Internal
+                ) =>
+            {
                 return Err(error.at(item.location.to_string()));
             }
             Err(error) => notes.push(format!("{}: {error}", item.location)),

@@ -24,7 +24,9 @@ pub(crate) enum Identity {
 impl Identity {
     /// Of an answer.
     pub(crate) fn of_answer(headers: &HeaderMap, length: Option<u64>) -> Self {
-        let text = |name| headers.get(name).and_then(|value: &towpath_http::HeaderValue| value.to_str().ok()).map(str::to_owned);
+        let text = |name| {
+            headers.get(name).and_then(|value: &towpath_http::HeaderValue| value.to_str().ok()).map(str::to_owned)
+        };
         match (text(header::ETAG), text(header::LAST_MODIFIED)) {
             (Some(tag), _) if !tag.is_empty() => Self::Tag(tag),
             (_, Some(at)) => Self::Modified { at, length },

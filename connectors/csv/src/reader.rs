@@ -2,23 +2,20 @@
 
 use std::sync::Arc;
 
+use crate::stub::csv::{CsvDecoder, CsvOptions, Decoded};
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use towpath_core::{Context, Error, Mark, Piece, Result, RowPosition};
-use crate::stub::csv::{CsvDecoder, CsvOptions, Decoded};
 use towpath_http::Client;
 
 use crate::{
     config::Compression,
-    input::{Input, Opened, Want},
+    input::{BEGIN_ANEW, HEAD, Input, Opened, Want},
     listing::Item,
     position::{At, Identity},
 };
-
-/// How much of a file is looked at for its header, first; a longer header makes it more.
-pub(crate) const HEAD: u64 = 64 * 1024;
 
 /// What a task gives.
 pub(crate) enum Given {
@@ -59,7 +56,13 @@ pub(crate) enum Start {
 impl Reader {
     /// Reads a file into `give`. Begins when `turn` says so, and passes the turn on as soon as the file is open: the files of a list take
     /// the guard's permits in the list's order, so the one whose rows are due never waits for one whose rows are not.
-    pub(crate) async fn run(self, job: Job, turn: oneshot::Receiver<()>, next: oneshot::Sender<()>, give: mpsc::Sender<Result<Given>>) {
+    pub(crate) async fn run(
+        self,
+        job: Job,
+        turn: oneshot::Receiver<()>,
+        next: oneshot::Sender<()>,
+        give: mpsc::Sender<Result<Given>>,
+    ) {
         // Also an end without a word is a turn: the one before has failed, and says so itself.
         let _ = turn.await;
         let place = job.item.location.to_string();
@@ -73,9 +76,11 @@ impl Reader {
         let Job { item, start, until } = &job;
         let (want, mut decoder, first) = match start {
             Start::Anew => (Want::Whole, CsvDecoder::new(&self.csv)?, RowPosition { record: 1, line: 1, byte: 0 }),
-            Start::UnlessUnchanged(identity) => {
-                (Want::UnlessUnchanged(identity.clone()), CsvDecoder::new(&self.csv)?, RowPosition { record: 1, line: 1, byte: 0 })
-            }
+            Start::UnlessUnchanged(identity) => (
+                Want::UnlessUnchanged(identity.clone()),
+                CsvDecoder::new(&self.csv)?,
+                RowPosition { record: 1, line: 1, byte: 0 },
+            ),
             Start::Behind(At { next, identity, .. }) => {
                 let want = Want::From { byte: next.byte, identity: identity.clone() };
                 (want, self.resume(item, identity, *next).await?, *next)
@@ -88,14 +93,18 @@ impl Reader {
         if let Some(until) = until
             && until.identity != input.identity
         {
-            let what = format!("the file is not the one that was read before: it is now {}, and was {}", input.identity, until.identity);
-            return Err(Error::conflict(what).hint(crate::input::BEGIN_ANEW));
+            let what = format!(
+                "the file is not the one that was read before: it is now {}, and was {}",
+                input.identity, until.identity
+            );
+            return Err(Error::conflict(what).hint(BEGIN_ANEW));
         }
         if item.bytes.is_none() {
             self.ctx.expect_bytes(input.expected.unwrap_or(0));
         }
         // Behind the last byte before `until`, the rest of the file is as if it were not there.
-        let mut left = until.as_ref().filter(|until| !until.end).map(|until| until.next.byte.saturating_sub(first.byte));
+        let mut left =
+            until.as_ref().filter(|until| !until.end).map(|until| until.next.byte.saturating_sub(first.byte));
         let mut giver = Giver {
             reader: self,
             job: &job,
@@ -121,7 +130,11 @@ impl Reader {
             }
         }
         if left.is_some_and(|left| left > 0) {
-            return Err(Error::conflict(format!("the file ends {} bytes before the place where it was read to", left.unwrap_or(0))).hint(crate::input::BEGIN_ANEW));
+            return Err(Error::conflict(format!(
+                "the file ends {} bytes before the place where it was read to",
+                left.unwrap_or(0)
+            ))
+            .hint(BEGIN_ANEW));
         }
         while let Some(decoded) = decoder.finish()? {
             giver.rows(decoded, input.bytes_read()).await?;
@@ -138,13 +151,13 @@ impl Reader {
             let (head, complete, now) = self.head(item, bytes).await?;
             if now != *identity {
                 let what = format!("the file is not the one that was begun: it is now {now}, and was {identity}");
-                return Err(Error::conflict(what).hint(crate::input::BEGIN_ANEW));
+                return Err(Error::conflict(what).hint(BEGIN_ANEW));
             }
             if let Some(schema) = schema_of(&self.csv, head, complete)? {
                 return CsvDecoder::resume(&self.csv, &schema, at);
             }
             if complete {
-                return Err(Error::conflict("the file has no header any more").hint(crate::input::BEGIN_ANEW));
+                return Err(Error::conflict("the file has no header any more").hint(BEGIN_ANEW));
             }
             bytes *= 16;
         }
@@ -152,8 +165,12 @@ impl Reader {
 
     /// The first `wanted` bytes or a few more, decompressed, and whether that was all of the file.
     pub(crate) async fn head(&self, item: &Item, wanted: u64) -> Result<(Bytes, bool, Identity)> {
-        let opened = Input::open(&self.ctx, self.client.as_deref(), &item.location, self.compression, &Want::Head(wanted)).await?;
-        let Opened::Input(mut input) = opened else { return Err(Error::internal("the beginning of a file was not given")) };
+        let opened =
+            Input::open(&self.ctx, self.client.as_deref(), &item.location, self.compression, &Want::Head(wanted))
+                .await?;
+        let Opened::Input(mut input) = opened else {
+            return Err(Error::internal("the beginning of a file was not given"));
+        };
         let mut head = bytes::BytesMut::new();
         let mut complete = false;
         while (head.len() as u64) < wanted {
@@ -228,7 +245,7 @@ impl Giver<'_> {
         let at = At { next, end: !stopped, identity: self.identity.clone() };
         if let Some(until) = until.filter(|until| **until != at) {
             let what = format!("the file was read to '{}' and not to '{}' as before", at.position(), until.position());
-            return Err(Error::conflict(what).hint(crate::input::BEGIN_ANEW));
+            return Err(Error::conflict(what).hint(BEGIN_ANEW));
         }
         if stopped {
             // The last piece has ended exactly there.
@@ -260,7 +277,8 @@ impl Giver<'_> {
             Some((known, wide)) if Arc::ptr_eq(known, &narrow) => Arc::clone(wide),
             _ => {
                 if narrow.column_with_name(SOURCE).is_some() {
-                    return Err(Error::config(format!("the file has a column {SOURCE} itself")).hint("leave `source_column` out"));
+                    return Err(Error::config(format!("the file has a column {SOURCE} itself"))
+                        .hint("leave `source_column` out"));
                 }
                 let mut fields = narrow.fields().to_vec();
                 fields.push(Arc::new(Field::new(SOURCE, DataType::Utf8, true)));
@@ -278,7 +296,8 @@ impl Giver<'_> {
         if let Some(name) = &self.name {
             columns.push(Arc::new(name.slice(0, rows.num_rows())) as ArrayRef);
         }
-        RecordBatch::try_new(schema, columns).map_err(|error| Error::internal("a file's name as a column").because(error))
+        RecordBatch::try_new(schema, columns)
+            .map_err(|error| Error::internal("a file's name as a column").because(error))
     }
 }
 

@@ -11,7 +11,8 @@ use arrow_array::{RecordBatch, RecordBatchOptions, new_null_array};
 use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
 use towpath_core::{
-    Call, Checkpoint, Context, Effect, Error, Held, Known, Name, Result, Run, Sink, SinkPlan, WriteMode, Wrote, sink::Guarantee,
+    Call, Checkpoint, Context, Effect, Error, Held, Known, Result, Run, Sink, SinkPlan, WriteMode, Wrote,
+    sink::Guarantee,
 };
 
 use crate::{
@@ -70,9 +71,9 @@ impl CsvSink {
     ///
     /// # Errors
     /// Config.
-    pub fn new(_: &Name, options: SinkOptions) -> Result<Box<dyn Sink>> {
+    pub fn new(options: SinkOptions) -> Result<Self> {
         options.check()?;
-        Ok(Box::new(Self { options, open: None }))
+        Ok(Self { options, open: None })
     }
 
     fn call(&self, what: &str, effect: Effect) -> Call {
@@ -198,7 +199,9 @@ impl Sink for CsvSink {
         }
         let staging = open.staging;
         blocking(move || match fs::remove_file(&staging) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove the staged rows", &staging, error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove the staged rows", &staging, error))
+            }
             _ => Ok(()),
         })
         .await
@@ -209,7 +212,8 @@ impl Sink for CsvSink {
 fn prepare(target: &Target, run: &str, options: &SinkOptions) -> Result<(Opening, File, Option<Vec<String>>)> {
     let opening = target.open(run)?;
     let failed = |error| io_error("make a file beside the target", &opening.staging, error);
-    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&opening.staging).map_err(failed)?;
+    let mut file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(&opening.staging).map_err(failed)?;
     file.set_len(opening.staged).and_then(|()| file.seek(SeekFrom::End(0)).map(drop)).map_err(failed)?;
     let columns = match (options.format, options.write) {
         (Format::Jsonl, _) => None,
@@ -229,16 +233,26 @@ impl Open {
         if fields.is_empty() {
             return Err(Error::data("rows without columns cannot be written as CSV").hint("write `format: jsonl`"));
         }
-        let twice = fields.iter().enumerate().find(|(at, field)| fields[..*at].iter().any(|other| other.name() == field.name()));
+        let twice = fields
+            .iter()
+            .enumerate()
+            .find(|(at, field)| fields[..*at].iter().any(|other| other.name() == field.name()));
         if let Some((_, field)) = twice {
             return Err(Error::data(format!("two columns are called '{}'", field.name())).hint("rename one of them"));
         }
         let named = || schema.fields().iter().map(|field| field.name().clone()).collect();
         let columns: &Vec<String> = self.columns.get_or_insert_with(named);
-        let new: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).filter(|name| !columns.iter().any(|column| column == name)).collect();
+        let new: Vec<_> = schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .filter(|name| !columns.iter().any(|column| column == name))
+            .collect();
         if !new.is_empty() {
             let what = format!("the file has the columns {}, and not {}", columns.join(", "), new.join(", "));
-            return Err(Error::conflict(what).hint("write to another file, or leave the new columns out with a `select`"));
+            return Err(
+                Error::conflict(what).hint("write to another file, or leave the new columns out with a `select`")
+            );
         }
         let places: Vec<Option<usize>> = columns.iter().map(|column| schema.index_of(column).ok()).collect();
         let field = |(column, place): (&String, &Option<usize>)| match place {
@@ -294,7 +308,9 @@ impl Open {
 
     /// Writes what is encoded, and makes it durable if asked to.
     async fn drain(&mut self, sync: bool) -> Result<()> {
-        let Some(mut file) = self.file.take() else { return Err(Error::internal("the staged rows have been handed over")) };
+        let Some(mut file) = self.file.take() else {
+            return Err(Error::internal("the staged rows have been handed over"));
+        };
         let bytes = std::mem::take(&mut self.buffer);
         let staging = self.staging.clone();
         let (file, mut bytes) = blocking(move || {

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use crate::stub::csv::CsvDecoder;
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
@@ -16,16 +17,15 @@ use towpath_core::{
     Context, Error, Known, Mark, Name, Next, Partition, Piece, Position, Result, Resume, Run, Source, SourcePlan, Work,
     source::{Discovery, Replay},
 };
-use crate::stub::csv::CsvDecoder;
 use towpath_http::Client;
 
 use crate::{
     config::{Compression, Read, SourceOptions},
     discover,
-    input::BEGIN_ANEW,
+    input::{BEGIN_ANEW, HEAD},
     listing::{Item, Location, ask, list},
     position::At,
-    reader::{Given, HEAD, Job, Reader, SOURCE, Start, schema_of},
+    reader::{Given, Job, Reader, SOURCE, Start, schema_of},
 };
 
 /// How many pieces of a file may wait to be taken.
@@ -72,15 +72,19 @@ impl CsvSource {
     ///
     /// # Errors
     /// Config.
-    pub fn new(_: &Name, options: SourceOptions) -> Result<Box<dyn Source>> {
+    pub fn new(options: SourceOptions) -> Result<Self> {
         options.check()?;
         // What cannot decode is found now, not at night.
         CsvDecoder::new(&options.csv)?;
-        Ok(Box::new(Self { options, asked: HashMap::new(), open: None }))
+        Ok(Self { options, asked: HashMap::new(), open: None })
     }
 
     fn reader(&self, ctx: &Context) -> Result<Reader> {
-        let client = if self.options.url.all().is_empty() { None } else { Some(Arc::new(Client::new(&self.options.http, ctx)?)) };
+        let client = if self.options.url.all().is_empty() {
+            None
+        } else {
+            Some(Arc::new(Client::new(&self.options.http, ctx)?))
+        };
         Ok(Reader {
             ctx: ctx.clone(),
             client,
@@ -108,14 +112,22 @@ impl CsvSource {
             };
             let begun = same_run && !there.contains(partition) && !parse(position)?.end;
             if begun && until.is_none() {
-                return Err(Error::not_found("the file has vanished, and it was only read in part").hint(BEGIN_ANEW).at(partition.to_string()));
+                return Err(Error::not_found("the file has vanished, and it was only read in part")
+                    .hint(BEGIN_ANEW)
+                    .at(partition.to_string()));
             }
             if dropped {
                 gone.push(partition.clone());
             }
         }
-        if let Some(missing) = until.and_then(|until| until.keys().find(|partition| !there.contains(*partition) && until.get(*partition) != counted.get(*partition))) {
-            return Err(Error::conflict("the file was read before and is not there any more").hint(BEGIN_ANEW).at(missing.to_string()));
+        if let Some(missing) = until.and_then(|until| {
+            until
+                .keys()
+                .find(|partition| !there.contains(*partition) && until.get(*partition) != counted.get(*partition))
+        }) {
+            return Err(Error::conflict("the file was read before and is not there any more")
+                .hint(BEGIN_ANEW)
+                .at(missing.to_string()));
         }
 
         let mut jobs = Vec::new();
@@ -137,12 +149,23 @@ impl CsvSource {
                     match (at.end, same_run) {
                         // Read to its end in this very run. If it has changed since, that is for the next one.
                         (true, true) if stop.is_none() => continue,
-                        (true, _) if item.identity.as_ref().is_some_and(|now| now.is_unchanged_from(&at.identity)) && stop.is_none() => continue,
-                        (true, false) if stop.is_none() => Start::UnlessUnchanged(at.identity),
+                        (true, _)
+                            if item.identity.as_ref().is_some_and(|now| now.is_unchanged_from(&at.identity))
+                                && stop.is_none() =>
+                        {
+                            continue;
+                        }
+                        // Only who has not asked yet asks on condition: times in HTTP are whole seconds, lengths are exact.
+                        (true, false) if stop.is_none() && item.identity.is_none() => {
+                            Start::UnlessUnchanged(at.identity)
+                        }
                         (true, _) => Start::Anew,
                         (false, true) if differs => {
                             let now = item.identity.as_ref().map(ToString::to_string).unwrap_or_default();
-                            let what = format!("the file changed while the run was under way: it is now {now}, and was {}", at.identity);
+                            let what = format!(
+                                "the file changed while the run was under way: it is now {now}, and was {}",
+                                at.identity
+                            );
                             return Err(Error::conflict(what).hint(BEGIN_ANEW).at(item.partition.to_string()));
                         }
                         (false, false) if differs => Start::Anew,
@@ -168,16 +191,18 @@ impl CsvSource {
         let declared = CsvDecoder::new(&self.options.csv).ok().and_then(|decoder| decoder.schema());
         let schema = match (declared, items.first()) {
             (Some(schema), _) => Some(schema),
-            (None, Some(item)) if matches!(item.location, Location::Path(_)) || item.ranges => match reader.head(item, HEAD).await {
-                Ok((head, complete, _)) => schema_of(&self.options.csv, head, complete).unwrap_or_else(|error| {
-                    notes.push(format!("{}: {error}", item.location));
-                    None
-                }),
-                Err(error) => {
-                    notes.push(format!("{}: {error}", item.location));
-                    None
+            (None, Some(item)) if matches!(item.location, Location::Path(_)) || item.ranges => {
+                match reader.head(item, HEAD).await {
+                    Ok((head, complete, _)) => schema_of(&self.options.csv, head, complete).unwrap_or_else(|error| {
+                        notes.push(format!("{}: {error}", item.location));
+                        None
+                    }),
+                    Err(error) => {
+                        notes.push(format!("{}: {error}", item.location));
+                        None
+                    }
                 }
-            },
+            }
             _ => None,
         };
         let with_source = |schema: SchemaRef| {
@@ -195,7 +220,8 @@ impl CsvSource {
 
 fn parse(position: &Position) -> Result<At> {
     At::parse(position).ok_or_else(|| {
-        Error::conflict(format!("'{position}' is no position in a file")).hint("begin anew with `towpath state reset checkpoint`")
+        Error::conflict(format!("'{position}' is no position in a file"))
+            .hint("begin anew with `towpath state reset checkpoint`")
     })
 }
 
@@ -217,7 +243,9 @@ impl Source for CsvSource {
             self.asked = items.iter().map(|item| (item.partition.clone(), item.clone())).collect();
         }
         let schema = self.schema(&reader, &items, &mut notes).await;
-        let proven = items.iter().all(|item| item.identity.as_ref().is_some_and(|identity| identity.is_proof()) && !self.is_packed(item));
+        let proven = items
+            .iter()
+            .all(|item| item.identity.as_ref().is_some_and(|identity| identity.is_proof()) && !self.is_packed(item));
         let Decision { jobs, gone } = self.decide(ctx.component(), run, resume, items)?;
         let gone = gone.iter().map(|partition| Work { what: format!("{partition} is gone"), bytes: Some(0) });
         let work = jobs.iter().map(|job| {
@@ -359,14 +387,23 @@ impl Open {
         }
         let place = piece.mark.partition().map(ToString::to_string).unwrap_or_default();
         let differs = || {
-            let names = |schema: &Schema| schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
-            let what = format!("its columns are {}, and those of the files before are {}", names(&schema), names(first));
+            let names = |schema: &Schema| {
+                schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
+            };
+            let what =
+                format!("its columns are {}, and those of the files before are {}", names(&schema), names(first));
             Error::data(what).at(place.clone()).hint("read files of different columns by different sources")
         };
         if first.fields().len() != schema.fields().len() {
             return Err(differs());
         }
-        let places: Option<Vec<usize>> = first.fields().iter().map(|field| schema.index_of(field.name()).ok().filter(|&at| schema.field(at).data_type() == field.data_type())).collect();
+        let places: Option<Vec<usize>> = first
+            .fields()
+            .iter()
+            .map(|field| {
+                schema.index_of(field.name()).ok().filter(|&at| schema.field(at).data_type() == field.data_type())
+            })
+            .collect();
         let rows = piece.rows.project(&places.ok_or_else(differs)?);
         let rows = rows.map_err(|error| Error::internal("cannot bring the columns in order").because(error))?;
         Ok(Piece { rows, ..piece })

@@ -7,7 +7,11 @@ use std::path::PathBuf;
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use async_trait::async_trait;
-use common::{many, site::{PROPER, Site}, write};
+use common::{
+    many,
+    site::{PROPER, Site},
+    write,
+};
 use towpath_core::{Sink, Source, WriteMode};
 use towpath_testkit::conformance::{
     Setup, SinkQuirks, SinkTarget, SinkUnderTest, SourceOrigin, SourceUnderTest, sink, source,
@@ -25,7 +29,10 @@ fn table(content: &str) -> RecordBatch {
 fn of_columns(names: &[String], columns: Vec<Vec<Option<String>>>) -> RecordBatch {
     let rows = columns.first().map_or(0, Vec::len);
     let schema = Schema::new(names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>());
-    let columns = columns.into_iter().map(|column| std::sync::Arc::new(column.into_iter().collect::<StringArray>()) as ArrayRef).collect();
+    let columns = columns
+        .into_iter()
+        .map(|column| std::sync::Arc::new(column.into_iter().collect::<StringArray>()) as ArrayRef)
+        .collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(std::sync::Arc::new(schema), columns, &options).expect("a table")
 }
@@ -107,7 +114,12 @@ impl SourceOrigin for Web {
     }
     async fn costly_requests(&self) -> Option<u64> {
         let requests = self.site.server.received_requests().await?;
-        Some(requests.iter().filter(|request| request.method.as_str() == "GET" && !request.headers.contains_key("range")).count() as u64)
+        Some(
+            requests
+                .iter()
+                .filter(|request| request.method.as_str() == "GET" && !request.headers.contains_key("range"))
+                .count() as u64,
+        )
     }
 }
 
@@ -160,7 +172,8 @@ impl SinkTarget for Out {
     fn sink(&self, setup: &Setup) -> Box<dyn Sink> {
         let write = if setup.mode == WriteMode::Append { "append" } else { "replace" };
         let format = if self.jsonl { "jsonl" } else { "csv" };
-        common::try_sink(&format!("{{ path: '{}', write: {write}, format: {format} }}", self.path().display())).expect("a sink")
+        common::try_sink(&format!("{{ path: '{}', write: {write}, format: {format} }}", self.path().display()))
+            .expect("a sink")
     }
     async fn rows(&self) -> Option<Vec<RecordBatch>> {
         let text = std::fs::read_to_string(self.path()).ok()?;
@@ -199,12 +212,14 @@ fn quirks() -> SinkQuirks {
 
 #[tokio::test]
 async fn csv_as_a_sink() {
-    let test = SinkUnderTest::new("csv file", out(false)).modes(&[WriteMode::Append, WriteMode::Replace]).quirks(quirks());
+    let test =
+        SinkUnderTest::new("csv file", out(false)).modes(&[WriteMode::Append, WriteMode::Replace]).quirks(quirks());
     sink(&test).await;
 }
 
 #[tokio::test]
 async fn json_lines_as_a_sink() {
-    let test = SinkUnderTest::new("json lines", out(true)).modes(&[WriteMode::Append, WriteMode::Replace]).quirks(quirks());
+    let test =
+        SinkUnderTest::new("json lines", out(true)).modes(&[WriteMode::Append, WriteMode::Replace]).quirks(quirks());
     sink(&test).await;
 }

@@ -5,7 +5,9 @@ mod common;
 use std::{fs, io::Write as _, path::Path};
 
 use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZstdEncoder};
-use common::{checkpoint, context, end, from, lines, many, mark, read, read_all, run, shown, source, try_source, write};
+use common::{
+    checkpoint, context, end, from, lines, many, mark, read, read_all, run, shown, source, try_source, write,
+};
 use tokio::io::AsyncWriteExt as _;
 use towpath_core::{ErrorKind, Known, Mark, Next, Resume, source::Replay};
 
@@ -18,7 +20,9 @@ async fn files_are_read_in_the_order_of_the_list_and_patterns_in_that_of_names()
     write(folder.path(), "z.csv", "name,id\nz,9\n");
     write(folder.path(), ".hidden.csv", "id,name\n0,h\n");
     fs::create_dir(folder.path().join("folder.csv")).unwrap();
-    let expect = |names: &[(&str, &str)]| names.iter().map(|(id, name)| format!("{{id={id:?} name={name:?}}}")).collect::<Vec<_>>();
+    let expect = |names: &[(&str, &str)]| {
+        names.iter().map(|(id, name)| format!("{{id={id:?} name={name:?}}}")).collect::<Vec<_>>()
+    };
     let (a, b, z) = ([("1", "a"), ("2", "b")], ("3", "c"), ("9", "z"));
     for (path, rows) in [
         (format!("{at}/a.csv"), expect(&a)),
@@ -40,7 +44,8 @@ async fn a_file_name_becomes_a_column_on_request() {
     let pieces = read_all(&format!("{{ path: {path}, source_column: true }}")).await;
     assert_eq!(lines(&pieces), [format!("{{_source={path:?} id=\"1\"}}")]);
     let path = write(folder.path(), "b.csv", "_source\n1\n");
-    let (_, ended) = read(source(&format!("{{ path: {path}, source_column: true }}")).as_mut(), "r1", &Resume::default()).await;
+    let (_, ended) =
+        read(source(&format!("{{ path: {path}, source_column: true }}")).as_mut(), "r1", &Resume::default()).await;
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::Config);
 }
 
@@ -49,7 +54,12 @@ async fn marks_carry_record_line_and_byte_and_the_identity() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), "a.csv", "id,name\n1,a\n2,b\n");
     let pieces = read_all(&format!("{{ path: {path} }}")).await;
-    let expect = ["{id=\"1\" name=\"a\"}", "{id=\"2\" name=\"b\"}", "a.csv byte 16 line 4 record 3", "a.csv end byte 16 line 4 record 3"];
+    let expect = [
+        "{id=\"1\" name=\"a\"}",
+        "{id=\"2\" name=\"b\"}",
+        "a.csv byte 16 line 4 record 3",
+        "a.csv end byte 16 line 4 record 3",
+    ];
     assert_eq!(shown(&pieces), expect);
     let Mark::At(_, position) = &pieces[0].mark else { panic!("{:?}", pieces[0].mark) };
     assert!(position.0.contains(" of mtime ") && position.0.ends_with(" size 16"), "{position}");
@@ -80,12 +90,19 @@ async fn compressed_files_are_read_whole_or_not_at_all() {
         let one = packed(kind, first.as_bytes()).await;
         // By content, by name, by config.
         let named = format!("a.csv.{ending}");
-        for (name, compression) in [(named.as_str(), "auto"), ("plain-name.csv", if kind == "brotli" { "brotli" } else { "auto" }), ("x.csv", kind)] {
+        for (name, compression) in [
+            (named.as_str(), "auto"),
+            ("plain-name.csv", if kind == "brotli" { "brotli" } else { "auto" }),
+            ("x.csv", kind),
+        ] {
             let path = write(folder.path(), name, &one);
             let pieces = read_all(&format!("{{ path: {path}, compression: {compression} }}")).await;
             assert_eq!(lines(&pieces).len(), 20_000, "{name} {compression}");
             let (last, before) = pieces.split_last().unwrap();
-            assert!(before.iter().all(|piece| matches!(piece.mark, Mark::Within(_))), "{kind} cannot be resumed inside");
+            assert!(
+                before.iter().all(|piece| matches!(piece.mark, Mark::Within(_))),
+                "{kind} cannot be resumed inside"
+            );
             assert!(mark(&last.mark).contains("end byte"), "{:?}", last.mark);
             assert_eq!(pieces.iter().map(|piece| piece.bytes).sum::<u64>(), one.len() as u64, "{kind}");
         }
@@ -97,7 +114,9 @@ async fn compressed_files_are_read_whole_or_not_at_all() {
         }
         for cut in [one.len() - 1, one.len() / 2, 20] {
             let path = write(folder.path(), "cut.csv", &one[..cut]);
-            let (_, ended) = read(source(&format!("{{ path: {path}, compression: {kind} }}")).as_mut(), "r1", &Resume::default()).await;
+            let (_, ended) =
+                read(source(&format!("{{ path: {path}, compression: {kind} }}")).as_mut(), "r1", &Resume::default())
+                    .await;
             let error = ended.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Data, "{kind} cut at {cut}: {error}");
         }
@@ -126,7 +145,11 @@ async fn reading_goes_on_at_every_mark_and_stops_at_every_mark() {
             let (part, ended) = read(source(&yaml).as_mut(), "r1", &resume).await;
             ended.unwrap();
             assert_eq!(lines(&part), lines(&all[start..cut]), "{start}..{cut}");
-            assert_eq!(part.last().map(|piece| &piece.mark), all[start..cut].last().map(|piece| &piece.mark), "{start}..{cut}");
+            assert_eq!(
+                part.last().map(|piece| &piece.mark),
+                all[start..cut].last().map(|piece| &piece.mark),
+                "{start}..{cut}"
+            );
         }
     }
     assert_eq!(lines(&all).len(), 30_000);
@@ -146,12 +169,22 @@ async fn the_second_run_reads_what_it_is_asked_to() {
     // Nothing has happened.
     let check = async |yaml: &str, run_id: &str, whole: bool, expect: &[&str], work: usize| {
         let resume = Resume { from: Some(first.clone()), until: None, whole };
-        let plan = source(yaml).plan(&context().for_plan(), &run(run_id), &Resume { whole: false, ..resume.clone() }).await.unwrap();
+        let plan = source(yaml)
+            .plan(&context().for_plan(), &run(run_id), &Resume { whole: false, ..resume.clone() })
+            .await
+            .unwrap();
         assert_eq!(plan.work.len(), work, "{yaml} {run_id}: {:?}", plan.work);
         assert!(plan.complete_work);
         let (pieces, ended) = read(source(yaml).as_mut(), run_id, &resume).await;
         ended.unwrap();
-        assert_eq!(shown(&pieces).iter().map(|line| line.split(" byte").next().unwrap_or_default().to_owned()).collect::<Vec<_>>(), expect, "{yaml} {run_id} {whole}");
+        assert_eq!(
+            shown(&pieces)
+                .iter()
+                .map(|line| line.split(" byte").next().unwrap_or_default().to_owned())
+                .collect::<Vec<_>>(),
+            expect,
+            "{yaml} {run_id} {whole}"
+        );
     };
     let rows = |file: &str, id: u32| [format!("{{id=\"{id}\"}}"), file.to_owned(), format!("{file} end")];
     let (a, b, c) = (rows("a.csv", 1), rows("b.csv", 2), rows("c.csv", 3));
@@ -191,7 +224,12 @@ async fn a_file_that_is_another_one_is_a_conflict_and_never_a_mixture() {
     // What is to be given once more must be the same.
     check(&yaml, &Resume { from: None, until: Some(end(&pieces)), whole: false }, Some(ErrorKind::Conflict)).await;
     fs::remove_file(&path).unwrap();
-    check(&format!("{{ path: '{}/*.csv', read: changed }}", folder.path().display()), &from(begun), Some(ErrorKind::NotFound)).await;
+    check(
+        &format!("{{ path: '{}/*.csv', read: changed }}", folder.path().display()),
+        &from(begun),
+        Some(ErrorKind::NotFound),
+    )
+    .await;
     let foreign = checkpoint("r1", &[(&path, "v1 piece 3")]);
     write(folder.path(), "a.csv", many(0..10));
     check(&yaml, &from(foreign), Some(ErrorKind::Conflict)).await;
@@ -264,10 +302,19 @@ async fn a_plan_looks_and_reads_no_more_than_the_header() {
     let path = write(folder.path(), "a.csv", many(0..20_000));
     write(folder.path(), "b.csv.gz", packed("gzip", many(0..10).as_bytes()).await);
     let size = fs::metadata(&path).unwrap().len();
-    let plan = source(&format!("{{ path: '{path}', source_column: true }}")).plan(&context().for_plan(), &run("r1"), &Resume::default()).await.unwrap();
+    let plan = source(&format!("{{ path: '{path}', source_column: true }}"))
+        .plan(&context().for_plan(), &run("r1"), &Resume::default())
+        .await
+        .unwrap();
     let Known::Now(schema) = &plan.schema else { panic!("{:?}", plan.schema) };
-    assert_eq!(schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), ["id", "name", "amount", "_source"]);
-    assert_eq!((plan.work.len(), plan.work[0].bytes, plan.replay, plan.carries), (1, Some(size), Replay::FromPosition, false));
+    assert_eq!(
+        schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(),
+        ["id", "name", "amount", "_source"]
+    );
+    assert_eq!(
+        (plan.work.len(), plan.work[0].bytes, plan.replay, plan.carries),
+        (1, Some(size), Replay::FromPosition, false)
+    );
     assert_eq!(plan.identity, format!("csv {path}"));
     let yaml = format!("{{ path: '{}/*.gz', read: changed }}", folder.path().display());
     let plan = source(&yaml).plan(&context().for_plan(), &run("r1"), &Resume::default()).await.unwrap();
@@ -275,7 +322,10 @@ async fn a_plan_looks_and_reads_no_more_than_the_header() {
     assert_eq!((plan.replay, plan.carries), (Replay::WholePartitions, true));
     // Going on inside a file.
     let pieces = read_all(&format!("{{ path: '{path}' }}")).await;
-    let plan = source(&format!("{{ path: '{path}' }}")).plan(&context().for_plan(), &run("r1"), &from(end(&pieces[..1]))).await.unwrap();
+    let plan = source(&format!("{{ path: '{path}' }}"))
+        .plan(&context().for_plan(), &run("r1"), &from(end(&pieces[..1])))
+        .await
+        .unwrap();
     assert!(plan.work[0].what.contains(" from byte "), "{:?}", plan.work);
     assert!(plan.work[0].bytes < Some(size), "{:?}", plan.work);
 }
@@ -324,4 +374,3 @@ async fn what_cannot_be_is_said_before_anything_is_read() {
     insta::assert_snapshot!(said.join("\n"));
     assert!(!said.concat().contains("hunter2"));
 }
-

@@ -138,7 +138,10 @@ async fn a_packed_file_is_unpacked() {
     site.put("/a.csv.gz", &packed[..packed.len() - 4]);
     let (_, ended) = read(source(&format!("{{ url: '{url}' }}")).as_mut(), "r1", &Resume::default()).await;
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::Data);
-    let plan = source(&format!("{{ url: '{url}' }}")).plan(&context().for_plan(), &run("r1"), &Resume::default()).await.unwrap();
+    let plan = source(&format!("{{ url: '{url}' }}"))
+        .plan(&context().for_plan(), &run("r1"), &Resume::default())
+        .await
+        .unwrap();
     assert!(matches!(plan.schema, Known::Now(_)), "the header is in the first part");
     assert_eq!(plan.replay, Replay::WholePartitions);
 }
@@ -209,7 +212,8 @@ async fn partitions_are_told_apart_without_their_secrets() {
 #[tokio::test]
 async fn files_are_opened_in_the_order_of_the_list() {
     let site = Site::new(PROPER).await;
-    let urls: Vec<String> = (0..6).map(|number| format!("'{}'", site.put(&format!("/{number}.csv"), many(0..9_000)))).collect();
+    let urls: Vec<String> =
+        (0..6).map(|number| format!("'{}'", site.put(&format!("/{number}.csv"), many(0..9_000)))).collect();
     let pieces = read_all(&format!("{{ url: [{}], concurrency: 4 }}", urls.join(", "))).await;
     assert_eq!(lines(&pieces).len(), 54_000);
     let expect: Vec<String> = (0..6).map(|number| format!("GET /{number}.csv")).collect();

@@ -12,7 +12,12 @@ use towpath_testkit::rows;
 pub const SOURCE: &str = "files";
 
 pub fn run(id: &str) -> Run {
-    Run { id: id.into(), started: jiff::Timestamp::UNIX_EPOCH, parameters: Default::default(), fingerprint: Default::default() }
+    Run {
+        id: id.into(),
+        started: jiff::Timestamp::UNIX_EPOCH,
+        parameters: Default::default(),
+        fingerprint: Default::default(),
+    }
 }
 
 pub fn context() -> Context {
@@ -43,7 +48,10 @@ pub fn try_sink(yaml: &str) -> Result<Box<dyn Sink>, Error> {
 
 /// Positions by partition, as a checkpoint of a run.
 pub fn checkpoint(run_id: &str, at: &[(&str, &str)]) -> Checkpoint {
-    let at = at.iter().map(|(partition, position)| (towpath_core::Partition::new(partition), Position::new(position))).collect();
+    let at = at
+        .iter()
+        .map(|(partition, position)| (towpath_core::Partition::new(partition), Position::new(position)))
+        .collect();
     Checkpoint { run: run(run_id), epoch: 1, last: false, keyed_by: None, at: [(SOURCE.into(), at)].into() }
 }
 

@@ -16,7 +16,8 @@ pub struct Manner {
     pub head: bool,
 }
 
-pub const PROPER: Manner = Manner { etag: Some(false), last_modified: true, ranges: true, conditional: true, head: true };
+pub const PROPER: Manner =
+    Manner { etag: Some(false), last_modified: true, ranges: true, conditional: true, head: true };
 
 #[derive(Clone)]
 struct Files {
@@ -48,9 +49,16 @@ impl Site {
         self.server.reset().await;
         Mock::given(any()).respond_with(self.files.clone()).mount(&self.server).await;
         let line = |request: &Request| {
-            let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok()).map(|value| format!(" {value}"));
+            let header = |name: &str| {
+                request.headers.get(name).and_then(|value| value.to_str().ok()).map(|value| format!(" {value}"))
+            };
             let range = header("range").unwrap_or_default();
-            let condition = if request.headers.contains_key("if-none-match") || request.headers.contains_key("if-modified-since") { " if changed" } else { "" };
+            let condition =
+                if request.headers.contains_key("if-none-match") || request.headers.contains_key("if-modified-since") {
+                    " if changed"
+                } else {
+                    ""
+                };
             let same = if request.headers.contains_key("if-range") { " if same" } else { "" };
             format!("{} {}{range}{condition}{same}", request.method, request.url.path())
         };
@@ -67,7 +75,9 @@ impl Respond for Files {
         let Manner { etag, last_modified, ranges, conditional, head } = self.manner;
         let url: &Url = &request.url;
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, content)) = files.iter().find(|(name, _)| name == url.path()) else { return ResponseTemplate::new(404) };
+        let Some((_, content)) = files.iter().find(|(name, _)| name == url.path()) else {
+            return ResponseTemplate::new(404);
+        };
         let is_head = request.method.as_str() == "HEAD";
         if is_head && !head {
             return ResponseTemplate::new(405);
@@ -85,23 +95,33 @@ impl Respond for Files {
             }
             if ranges { response.insert_header("accept-ranges", "bytes") } else { response }
         };
-        let known = asked("if-none-match").map_or(asked("if-modified-since") == Some(&modified), |tag| Some(tag) == etag.as_deref());
+        let known = asked("if-none-match")
+            .map_or(asked("if-modified-since") == Some(&modified), |tag| Some(tag) == etag.as_deref());
         if conditional && known {
             return with(ResponseTemplate::new(304));
         }
         let same = asked("if-range").is_none_or(|tag| Some(tag) == etag.as_deref());
-        let range = asked("range").filter(|_| ranges && same).and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+        let range =
+            asked("range").filter(|_| ranges && same).and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
         if is_head {
             // The length without the body.
             return with(ResponseTemplate::new(200).insert_header("content-length", content.len().to_string()));
         }
-        let Some((first, last)) = range else { return with(ResponseTemplate::new(200).set_body_bytes(content.clone())) };
+        let Some((first, last)) = range else {
+            return with(ResponseTemplate::new(200).set_body_bytes(content.clone()));
+        };
         let first: usize = first.parse().unwrap_or(0);
         let last = last.parse().unwrap_or(usize::MAX).min(content.len().saturating_sub(1));
         if first >= content.len() {
-            return with(ResponseTemplate::new(416).insert_header("content-range", format!("bytes */{}", content.len())));
+            return with(
+                ResponseTemplate::new(416).insert_header("content-range", format!("bytes */{}", content.len())),
+            );
         }
         let part = content[first..=last].to_vec();
-        with(ResponseTemplate::new(206).set_body_bytes(part).insert_header("content-range", format!("bytes {first}-{last}/{}", content.len())))
+        with(
+            ResponseTemplate::new(206)
+                .set_body_bytes(part)
+                .insert_header("content-range", format!("bytes {first}-{last}/{}", content.len())),
+        )
     }
 }
