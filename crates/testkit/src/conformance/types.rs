@@ -1,6 +1,6 @@
 //! The matrix of types: what each Arrow type comes back as from a sink.
 //!
-//! A sink takes every type here and gives it back with the same text (see [`rows::value`](crate::rows::value)), or declares what else
+//! A sink takes every type here and gives it back with the same text (see [`rows::value`]), or declares what else
 //! becomes of it by a [`TypeQuirk`]. Reading a target, the suite looks at the columns `id` and `value`.
 
 use std::{collections::BTreeMap, sync::Arc};

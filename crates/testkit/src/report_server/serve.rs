@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{self, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -40,6 +41,8 @@ use super::{
 
 /// Request line and headers may have so many bytes (`http.sys`).
 const MOST_HEAD: usize = 16 * 1024;
+/// A connection may be idle for so long (`http.sys`).
+const IDLE: Duration = Duration::from_secs(120);
 /// A body may have so many bytes (ASP.NET).
 const MOST_BODY: usize = 4 * 1024 * 1024;
 /// One value may have so many characters.
@@ -138,7 +141,8 @@ impl Connection {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) {
         let io = TokioIo::new(Closable { stream, closing: Arc::clone(&self.closing) });
         let service = service_fn(|request| self.answer(request));
-        let _ = hyper::server::conn::http1::Builder::new().timer(TokioTimer::new()).serve_connection(io, service).await;
+        let mut http = hyper::server::conn::http1::Builder::new();
+        let _ = http.timer(TokioTimer::new()).header_read_timeout(IDLE).serve_connection(io, service).await;
     }
 
     /// Answers one request and notes it.

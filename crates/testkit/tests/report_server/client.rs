@@ -24,7 +24,7 @@ pub struct Reply {
 pub enum End {
     Clean,
     Broken,
-    /// Nothing came for a second.
+    /// Nothing came for three seconds.
     Silent,
 }
 
@@ -56,7 +56,7 @@ pub async fn ask(server: &ReportServer, method: &str, target: &str, headers: &[(
         let (head, mut body) = answer.into_parts();
         (reply.status, reply.headers) = (head.status.as_u16(), head.headers);
         reply.end = loop {
-            match tokio::time::timeout(Duration::from_secs(1), body.frame()).await {
+            match tokio::time::timeout(Duration::from_secs(3), body.frame()).await {
                 Err(_) => break End::Silent,
                 Ok(None) => break End::Clean,
                 Ok(Some(Err(_))) => break End::Broken,

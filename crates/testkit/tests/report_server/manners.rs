@@ -173,18 +173,25 @@ async fn the_first_request_of_a_session_is_redirected() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_dropped_leaves_nothing_behind() {
-    let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    let server = open(Report::production_log(100)).await;
-    server.faults().add(On::Render, .., Fault::StallAfter(10));
-    let address = server.address();
-    let waiting = tokio::net::TcpStream::connect(address).await.unwrap();
-    assert_eq!(get(&server, LOG, &[]).await.end, End::Silent);
-    server.stop().await;
-    assert!(tokio::net::TcpStream::connect(address).await.is_err());
-    drop(waiting);
-    while tokio::runtime::Handle::current().metrics().num_alive_tasks() > before {
-        tokio::task::yield_now().await;
+async fn a_server_that_is_stopped_or_dropped_leaves_nothing_behind() {
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = alive();
+    for dropped in [false, true] {
+        let server = open(Report::production_log(100)).await;
+        server.faults().add(On::Render, .., Fault::StallAfter(10));
+        let address = server.address();
+        let waiting = tokio::net::TcpStream::connect(address).await.unwrap();
+        assert_eq!(get(&server, LOG, &[]).await.end, End::Silent);
+        if dropped {
+            drop(server)
+        } else {
+            server.stop().await
+        }
+        while alive() > before {
+            tokio::task::yield_now().await;
+        }
+        assert!(tokio::net::TcpStream::connect(address).await.is_err());
+        drop(waiting);
     }
 }
 
