@@ -9,6 +9,7 @@ use arrow_array::{
     Time64MicrosecondArray, Time64NanosecondArray, TimestampMicrosecondArray, TimestampMillisecondArray,
     TimestampNanosecondArray, TimestampSecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
+use arrow_buffer::NullBuffer;
 use arrow_schema::{DataType, TimeUnit};
 use rusqlite::{
     Statement,
@@ -18,8 +19,81 @@ use towpath_core::{Error, Result};
 
 use crate::table::Kind;
 
-/// A column, its type found out once per batch.
-pub(crate) enum Cells<'a> {
+/// A column, made ready to be bound.
+pub(crate) struct Bound<'a> {
+    /// None if no cell is null.
+    nulls: Option<&'a NullBuffer>,
+    cells: Cells<'a>,
+}
+
+/// Space to write a cell down, and the day that was written last: rows of a log share it.
+pub(crate) struct Scratch {
+    text: String,
+    day: i64,
+    date: String,
+}
+
+impl Scratch {
+    /// Nothing written yet.
+    pub(crate) fn new() -> Self {
+        Self { text: String::new(), day: i64::MIN, date: String::new() }
+    }
+
+    /// Writes a date behind what is there.
+    fn date(&mut self, day: i64) -> Result<(), Unfit> {
+        if self.day != day {
+            self.date.clear();
+            self.day = i64::MIN;
+            date(&mut self.date, day)?;
+            self.day = day;
+        }
+        self.text.push_str(&self.date);
+        Ok(())
+    }
+
+    /// Writes `2026-01-31 23:59:59.5`, and `Z` behind it if it is a moment in UTC: the form of SQLite's own date functions.
+    fn moment(&mut self, value: i64, per_second: i64, zoned: bool) -> Result<(), Unfit> {
+        let day = 86_400 * per_second;
+        self.date(value.div_euclid(day))?;
+        self.text.push(' ');
+        time(&mut self.text, value.rem_euclid(day), per_second);
+        if zoned {
+            self.text.push('Z');
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Bound<'a> {
+    /// All columns of a batch, to be bound to columns of these kinds.
+    pub(crate) fn all(rows: &'a RecordBatch, kinds: &[Kind]) -> Result<Vec<Self>> {
+        let schema = rows.schema_ref();
+        let cells = rows.columns().iter().zip(kinds).zip(schema.fields());
+        cells
+            .map(|((column, kind), field)| {
+                let nulls = column.nulls().filter(|nulls| nulls.null_count() > 0);
+                Ok(Self { nulls, cells: Cells::new(column.as_ref(), *kind, field.name())? })
+            })
+            .collect()
+    }
+
+    /// Binds the cell of a row to parameter `at` (from 1).
+    pub(crate) fn bind(
+        &self,
+        to: &mut Statement<'_>,
+        at: usize,
+        row: usize,
+        scratch: &mut Scratch,
+    ) -> Result<(), Unfit> {
+        if self.nulls.is_some_and(|nulls| nulls.is_null(row)) {
+            return Ok(to.raw_bind_parameter(at, Null)?);
+        }
+        self.cells.bind(to, at, row, scratch)
+    }
+}
+
+/// The cells of a column, its type found out once per batch.
+enum Cells<'a> {
     Null,
     Bool(&'a BooleanArray),
     /// The same into a text column: `true` and `false`.
@@ -74,13 +148,6 @@ impl From<rusqlite::Error> for Unfit {
 }
 
 impl<'a> Cells<'a> {
-    /// All columns of a batch, to be bound to columns of these kinds.
-    pub(crate) fn of(rows: &'a RecordBatch, kinds: &[Kind]) -> Result<Vec<Self>> {
-        let schema = rows.schema_ref();
-        let cells = rows.columns().iter().zip(kinds).zip(schema.fields());
-        cells.map(|((column, kind), field)| Self::new(column.as_ref(), *kind, field.name())).collect()
-    }
-
     fn new(column: &'a dyn Array, kind: Kind, name: &str) -> Result<Self> {
         use DataType as T;
         fn down<'a, A: 'static>(column: &'a dyn Array) -> Option<&'a A> {
@@ -130,14 +197,11 @@ impl<'a> Cells<'a> {
         })
     }
 
-    /// Binds the cell of a row to parameter `at` (from 1). `text` is scratch space.
-    pub(crate) fn bind(&self, to: &mut Statement<'_>, at: usize, row: usize, text: &mut String) -> Result<(), Unfit> {
-        if self.array().is_none_or(|array| array.is_null(row)) {
-            return Ok(to.raw_bind_parameter(at, Null)?);
-        }
-        text.clear();
+    fn bind(&self, to: &mut Statement<'_>, at: usize, row: usize, scratch: &mut Scratch) -> Result<(), Unfit> {
+        scratch.text.clear();
+        let text = &mut scratch.text;
         match self {
-            Self::Null => {}
+            Self::Null => return Ok(to.raw_bind_parameter(at, Null)?),
             Self::Bool(cells) => return Ok(to.raw_bind_parameter(at, i64::from(cells.value(row)))?),
             Self::BoolText(cells) => text.push_str(if cells.value(row) { "true" } else { "false" }),
             Self::I8(cells) => return Ok(to.raw_bind_parameter(at, cells.value(row))?),
@@ -166,54 +230,18 @@ impl<'a> Cells<'a> {
             Self::Fixed(cells) => return blob(to, at, cells.value(row)),
             Self::D128(cells) => text.push_str(&cells.value_as_string(row)),
             Self::D256(cells) => text.push_str(&cells.value_as_string(row)),
-            Self::Date(cells) => date(text, i64::from(cells.value(row)))?,
-            Self::DateMillis(cells) => date(text, cells.value(row).div_euclid(86_400_000))?,
-            Self::Seconds(cells, zoned) => moment(text, cells.value(row), 1, *zoned)?,
-            Self::Millis(cells, zoned) => moment(text, cells.value(row), 1_000, *zoned)?,
-            Self::Micros(cells, zoned) => moment(text, cells.value(row), 1_000_000, *zoned)?,
-            Self::Nanos(cells, zoned) => moment(text, cells.value(row), 1_000_000_000, *zoned)?,
+            Self::Date(cells) => scratch.date(i64::from(cells.value(row)))?,
+            Self::DateMillis(cells) => scratch.date(cells.value(row).div_euclid(86_400_000))?,
+            Self::Seconds(cells, zoned) => scratch.moment(cells.value(row), 1, *zoned)?,
+            Self::Millis(cells, zoned) => scratch.moment(cells.value(row), 1_000, *zoned)?,
+            Self::Micros(cells, zoned) => scratch.moment(cells.value(row), 1_000_000, *zoned)?,
+            Self::Nanos(cells, zoned) => scratch.moment(cells.value(row), 1_000_000_000, *zoned)?,
             Self::TimeSeconds(cells) => time(text, i64::from(cells.value(row)), 1),
             Self::TimeMillis(cells) => time(text, i64::from(cells.value(row)), 1_000),
             Self::TimeMicros(cells) => time(text, cells.value(row), 1_000_000),
             Self::TimeNanos(cells) => time(text, cells.value(row), 1_000_000_000),
         }
-        Ok(to.raw_bind_parameter(at, text.as_str())?)
-    }
-
-    fn array(&self) -> Option<&dyn Array> {
-        Some(match self {
-            Self::Null => return None,
-            Self::Bool(array) | Self::BoolText(array) => array,
-            Self::I8(array) => array,
-            Self::I16(array) => array,
-            Self::I32(array) => array,
-            Self::I64(array) => array,
-            Self::U8(array) => array,
-            Self::U16(array) => array,
-            Self::U32(array) => array,
-            Self::U64(array) | Self::U64Text(array) => array,
-            Self::F32(array) => array,
-            Self::F64(array) => array,
-            Self::Text(array) | Self::TextBytes(array) => array,
-            Self::LargeText(array) => array,
-            Self::TextView(array) => array,
-            Self::Binary(array) => array,
-            Self::LargeBinary(array) => array,
-            Self::BinaryView(array) => array,
-            Self::Fixed(array) => array,
-            Self::D128(array) => array,
-            Self::D256(array) => array,
-            Self::Date(array) => array,
-            Self::DateMillis(array) => array,
-            Self::Seconds(array, _) => array,
-            Self::Millis(array, _) => array,
-            Self::Micros(array, _) => array,
-            Self::Nanos(array, _) => array,
-            Self::TimeSeconds(array) => array,
-            Self::TimeMillis(array) => array,
-            Self::TimeMicros(array) => array,
-            Self::TimeNanos(array) => array,
-        })
+        Ok(to.raw_bind_parameter(at, scratch.text.as_str())?)
     }
 }
 
@@ -284,18 +312,6 @@ fn time(text: &mut String, value: i64, per_second: i64) {
     }
 }
 
-/// `2026-01-31 23:59:59.5`, and `Z` behind it if it is a moment in UTC: the form of SQLite's own date functions.
-fn moment(text: &mut String, value: i64, per_second: i64, zoned: bool) -> Result<(), Unfit> {
-    let day = 86_400 * per_second;
-    date(text, value.div_euclid(day))?;
-    text.push(' ');
-    time(text, value.rem_euclid(day), per_second);
-    if zoned {
-        text.push('Z');
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,9 +342,12 @@ mod tests {
             (1_767_225_599_500_000, 1_000_000, false, "2025-12-31 23:59:59.5"),
             (1_767_225_599_000_000_001, 1_000_000_000, true, "2025-12-31 23:59:59.000000001Z"),
         ] {
-            let mut text = String::new();
-            assert!(moment(&mut text, value, per_second, zoned).is_ok());
-            assert_eq!(text, expect);
+            let mut scratch = Scratch::new();
+            for _ in 0..2 {
+                scratch.text.clear();
+                assert!(scratch.moment(value, per_second, zoned).is_ok());
+                assert_eq!(scratch.text, expect);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use towpath_core::{Checkpoint, Error, Original, Reject, Result, Run, WriteMode, Wrote};
 
 use crate::{
-    bind::{Cells, Unfit},
+    bind::{Bound, Scratch, Unfit},
     config::SinkOptions,
     error::{During as _, refusal},
     fence::{self, Fence, Stand, staging_name},
@@ -41,7 +41,7 @@ pub(crate) struct Load {
     /// A first load under way.
     first: Option<First>,
     flushed: bool,
-    text: String,
+    scratch: Scratch,
 }
 
 /// What became of a row.
@@ -75,7 +75,7 @@ impl Load {
             empty: None,
             first: None,
             flushed: false,
-            text: String::new(),
+            scratch: Scratch::new(),
             options,
         };
         Ok((load, checkpoint))
@@ -166,7 +166,7 @@ impl Load {
     fn look_up(&mut self, writer: &mut Writer, shape: &Shape, rows: &RecordBatch) -> Result<Vec<bool>> {
         let doing = "look up keys";
         let Some(sql) = &shape.lookup else { return Ok(vec![true; rows.num_rows()]) };
-        let cells = Cells::of(rows, &shape.kinds)?;
+        let cells = Bound::all(rows, &shape.kinds)?;
         let own = writer.db.is_autocommit();
         if own {
             writer.db.execute_batch("BEGIN").during(doing)?;
@@ -176,7 +176,7 @@ impl Load {
             let mut unknown = vec![true; rows.num_rows()];
             for row in shape.by_hash(rows) {
                 for (at, &key) in shape.key.iter().enumerate() {
-                    match cells[key].bind(&mut find, at + 1, row, &mut self.text) {
+                    match cells[key].bind(&mut find, at + 1, row, &mut self.scratch) {
                         Ok(()) => {}
                         // It will be refused when it is inserted.
                         Err(Unfit::Value(_)) => {}
@@ -235,7 +235,7 @@ impl Load {
         mut tell: impl FnMut(usize, Outcome) -> Result<()>,
     ) -> Result<()> {
         let doing = "insert rows";
-        let cells = Cells::of(rows, &shape.kinds)?;
+        let cells = Bound::all(rows, &shape.kinds)?;
         let mut insert = writer.db.prepare_cached(sql).during(doing)?;
         let schema = rows.schema_ref();
         'rows: for row in 0..rows.num_rows() {
@@ -243,7 +243,7 @@ impl Load {
                 continue;
             }
             for (at, column) in cells.iter().enumerate() {
-                match column.bind(&mut insert, at + 1, row, &mut self.text) {
+                match column.bind(&mut insert, at + 1, row, &mut self.scratch) {
                     Ok(()) => {}
                     Err(Unfit::Value(why)) => {
                         let name = schema.field(at).name();
@@ -286,7 +286,7 @@ impl Load {
         self.flushed = true;
         let mut wrote = Wrote::default();
         if let Some(mut first) = self.first.take() {
-            wrote = first.finish(&writer.db, &self.options, &self.staging)?;
+            wrote = writer.sorting(|writer| first.finish(&writer.db, &self.options, &self.staging))?;
         }
         let mut stage = std::mem::replace(&mut self.stage, Stage::new(PathBuf::new()));
         let moved = self.move_in(writer, &mut stage, &mut wrote);

@@ -174,6 +174,11 @@ impl Shape {
         self.incoming == *schema
     }
 
+    /// Whether it costs something to make rows ready.
+    pub(crate) fn has_work(&self) -> bool {
+        self.hash.is_some() || self.cast.is_some()
+    }
+
     /// Takes out rows that cannot go in, casts the others, adds their hash. No access to the database.
     pub(crate) fn ready(&self, rows: &RecordBatch) -> Result<Ready> {
         let hashes = match &self.hash {

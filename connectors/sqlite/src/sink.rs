@@ -167,7 +167,7 @@ impl Sink for SqliteSink {
             _ => return Err(Error::internal("rows of a schema that was not told")),
         };
         // Looking up is faster in large portions, inserting is not.
-        let portion = if lock(&open.load).inserts_at_once() { PORTION } else { rows.num_rows() };
+        let portion = if shape.has_work() && lock(&open.load).inserts_at_once() { PORTION } else { rows.num_rows() };
         let mut wrote = Wrote::default();
         let mut before = None;
         for first in (0..rows.num_rows()).step_by(portion.max(1)) {
