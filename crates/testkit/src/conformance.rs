@@ -68,6 +68,9 @@ pub use types::{Comes, TypeQuirk};
 /// Longer than any case needs: one that has not ended by then hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The cases asked for by the person who runs the tests.
+static ONLY: LazyLock<String> = LazyLock::new(|| std::env::var("TOWPATH_CASE").unwrap_or_default());
+
 /// A promise that was not kept.
 #[derive(Clone, Debug)]
 pub struct Broken {
@@ -113,7 +116,8 @@ impl Report {
         if !self.broken.is_empty() {
             panic!("{self}");
         }
-        if self.passed.is_empty() {
+        // Who asks for one case gets no failures from the suites that do not have it.
+        if self.passed.is_empty() && ONLY.is_empty() {
             panic!("{}: not a single case ran", self.subject);
         }
     }
@@ -206,7 +210,6 @@ async fn run_cases<W>(report: &mut Report, suffix: &str, cases: &[Case<W>], worl
 
 /// Runs one case, if it is asked for, and notes what came of it.
 async fn run_case(report: &mut Report, name: String, promise: &'static str, run: impl Future<Output = Check>) {
-    static ONLY: LazyLock<String> = LazyLock::new(|| std::env::var("TOWPATH_CASE").unwrap_or_default());
     if !name.contains(ONLY.as_str()) || !name.contains(&report.only) {
         return;
     }
