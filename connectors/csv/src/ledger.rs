@@ -205,7 +205,8 @@ impl Target {
     pub(crate) fn commit(&self, fence: u64, checkpoint: &Checkpoint, staging: &Path, staged: u64) -> Result<()> {
         let lock = self.lock()?;
         let mut ledger = self.decide(&lock, fence, checkpoint, staging, staged)?;
-        self.finish(&mut ledger)
+        // It is decided: whoever opens the file next finishes it.
+        self.finish(&mut ledger).map_err(Error::outcome_unknown)
     }
 
     /// The first half of a commit, behind which it is certain.

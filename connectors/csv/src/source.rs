@@ -24,7 +24,7 @@ use crate::{
     discover,
     input::{BEGIN_ANEW, HEAD},
     listing::{Item, Location, ask, list},
-    position::At,
+    position::{At, Identity},
     reader::{Given, Job, Reader, SOURCE, Start, schema_of},
 };
 
@@ -246,6 +246,12 @@ impl Source for CsvSource {
         let proven = items
             .iter()
             .all(|item| item.identity.as_ref().is_some_and(|identity| identity.is_proof()) && !self.is_packed(item));
+        if self.options.read == Read::Changed {
+            let unknown = items.iter().filter(|item| item.identity == Some(Identity::Unknown));
+            notes.extend(unknown.map(|item| {
+                format!("{}: the server sends neither ETag nor Last-Modified, so it is read in each run", item.location)
+            }));
+        }
         let Decision { jobs, gone } = self.decide(ctx.component(), run, resume, items)?;
         let gone = gone.iter().map(|partition| Work { what: format!("{partition} is gone"), bytes: Some(0) });
         let work = jobs.iter().map(|job| {

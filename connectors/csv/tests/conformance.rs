@@ -1,4 +1,5 @@
 //! The suite that every connector passes, over files, over HTTP, and for both formats of the sink.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure in a test is its message")]
 
 mod common;
 

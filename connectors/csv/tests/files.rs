@@ -1,4 +1,5 @@
 //! The source over files on disk.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure in a test is its message")]
 
 mod common;
 

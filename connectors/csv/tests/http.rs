@@ -1,15 +1,24 @@
 //! The source over HTTP.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure in a test is its message")]
 
 mod common;
 
+use std::{sync::Arc, time::Duration};
+
 use async_compression::tokio::write::GzipEncoder;
+use async_trait::async_trait;
 use common::{
     checkpoint, context, end, from, lines, many, read, read_all, run, shown,
     site::{Manner, PROPER, Site},
     source,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use towpath_core::{Checkpoint, ErrorKind, Known, Mark, Piece, Resume, source::Replay};
+use tokio_util::sync::CancellationToken;
+use towpath_core::{
+    Call, Checkpoint, Context, Error, ErrorKind, Known, Lease, Mark, Next, Piece, Result, Resume, Secret,
+    context::{Admission, Attempt, Credentials, Door},
+    source::Replay,
+};
 
 fn is_inside(piece: &Piece) -> bool {
     matches!(piece.mark, Mark::Within(_))
@@ -218,4 +227,57 @@ async fn files_are_opened_in_the_order_of_the_list() {
     assert_eq!(lines(&pieces).len(), 54_000);
     let expect: Vec<String> = (0..6).map(|number| format!("GET /{number}.csv")).collect();
     assert_eq!(site.asked().await, expect);
+}
+
+/// Lets so many calls through at once; a lease that is kept keeps the others out.
+struct Narrow(Arc<tokio::sync::Semaphore>);
+
+#[async_trait]
+impl Door for Narrow {
+    async fn pass<'a>(&self, _: &Call, attempt: &mut (dyn FnMut() -> Attempt<'a> + Send)) -> Result<Lease> {
+        let permit = Arc::clone(&self.0).acquire_owned().await.map_err(|_| Error::cancelled())?;
+        attempt().await?;
+        Ok(Lease::new(move |_| drop(permit)))
+    }
+}
+
+struct NoCredentials;
+
+#[async_trait]
+impl Credentials for NoCredentials {
+    async fn admit(&self, _: &str, _: &str, _: &Secret) -> Result<Box<dyn Admission>> {
+        Err(Error::internal("nobody signs in here"))
+    }
+}
+
+/// A guard of one or two permits, more files than that at once, each longer than what may wait: nothing hangs, and no task and no
+/// permit is left, wherever reading is given up.
+#[tokio::test]
+async fn a_narrow_guard_neither_hangs_nor_leaks() {
+    let site = Site::new(PROPER).await;
+    let urls: Vec<String> =
+        (0..4).map(|number| format!("'{}'", site.put(&format!("/{number}.csv"), many(0..60_000)))).collect();
+    let yaml = format!("{{ url: [{}], concurrency: 4 }}", urls.join(", "));
+    // Connections of earlier tests and the server's own tasks come and go; ours are counted by what they hold.
+    for permits in [1, 2] {
+        let door = Arc::new(tokio::sync::Semaphore::new(permits));
+        for wanted in [0, 1, 9, usize::MAX] {
+            let cancel = CancellationToken::new();
+            let narrow = Arc::new(Narrow(Arc::clone(&door)));
+            let ctx = Context::new("test".into(), common::SOURCE.into(), narrow, Arc::new(NoCredentials), cancel);
+            let mut reading = source(&yaml);
+            reading.open(&ctx, &run("r1"), &Resume::default()).await.unwrap();
+            let mut rows = 0;
+            for _ in 0..wanted {
+                match tokio::time::timeout(Duration::from_secs(30), reading.next()).await.expect("it hangs").unwrap() {
+                    Next::Piece(piece) => rows += piece.rows.num_rows(),
+                    Next::Idle => {}
+                    Next::End => break,
+                }
+            }
+            reading.close().await.unwrap();
+            assert!(wanted < usize::MAX || rows == 240_000, "{rows}");
+            assert_eq!(door.available_permits(), permits, "a permit is still held");
+        }
+    }
 }

@@ -1,5 +1,12 @@
 //! The source against web servers that are not ours: `python3 -m http.server` and nginx (`TOWPATH_PEERS_NGINX`, or in the PATH).
 //! A missing one is skipped with a line that says so, or fails the test if `REQUIRE_PEERS=1`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failure in a test is its message"
+)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The example of the README is a pipeline that can be planned.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure in a test is its message")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The sink, beyond what the conformance suite asks of every sink.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure in a test is its message")]
 
 mod common;
 

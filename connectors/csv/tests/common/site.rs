@@ -19,10 +19,13 @@ pub struct Manner {
 pub const PROPER: Manner =
     Manner { etag: Some(false), last_modified: true, ranges: true, conditional: true, head: true };
 
+/// By path.
+type Contents = Vec<(String, Vec<u8>)>;
+
 #[derive(Clone)]
 struct Files {
     manner: Manner,
-    files: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    files: Arc<Mutex<Contents>>,
 }
 
 pub struct Site {
