@@ -4,44 +4,15 @@
 //! the nearest name instead of "does not match any of the given schemas". An object with named properties is closed also where serde
 //! cannot refuse unknown keys (flattened structs).
 
-use std::sync::LazyLock;
-
 use serde_json::Value as Json;
-use towpath_core::{Period, Share, Size};
 
 use crate::{
+    kinds::{accepts, accepts_type, allows_null, bounds, constant, constants, constants_only, hint_of, tag_of, unit},
     nearest,
-    problem::{Finding, Secrets},
+    problem::Finding,
+    secrets::Secrets,
     tree::{Key, Node, Value, join},
 };
-
-/// A unit: its pattern in schemas, what it is called, and how it is read.
-struct Unit {
-    pattern: String,
-    name: &'static str,
-    read: fn(&str) -> Result<(), String>,
-}
-
-static UNITS: LazyLock<[Unit; 3]> = LazyLock::new(|| {
-    fn pattern<T: schemars::JsonSchema>() -> String {
-        let schema = schemars::schema_for!(T).to_value();
-        schema["pattern"].as_str().unwrap_or_default().to_owned()
-    }
-    [
-        Unit {
-            pattern: pattern::<Period>(),
-            name: "a duration like 30s",
-            read: |text| text.parse::<Period>().map(drop),
-        },
-        Unit { pattern: pattern::<Size>(), name: "a size like 16MiB", read: |text| text.parse::<Size>().map(drop) },
-        Unit { pattern: pattern::<Share>(), name: "a share like 30%", read: |text| text.parse::<Share>().map(drop) },
-    ]
-});
-
-fn unit(schema: &Json) -> Option<&'static Unit> {
-    let pattern = schema.get("pattern")?.as_str()?;
-    UNITS.iter().find(|unit| unit.pattern == pattern)
-}
 
 /// Checks `node` against `schema`, which is also where `$ref`s are looked up. Values that came without the chance of quotes become
 /// text where text is asked for.
@@ -85,9 +56,9 @@ impl<'s> Checker<'s, '_> {
 
     fn value(&mut self, schema: &'s Json, node: &mut Node, path: &str) {
         let schema = self.resolved(schema);
-        if schema.get("writeOnly") == Some(&Json::Bool(true)) && !matches!(node.value, Value::Map(_)) {
-            self.secrets.spans.push(node.at);
-            self.secrets.values.extend(node.raw.iter().filter(|raw| raw.text.len() > 3).map(|raw| raw.text.clone()));
+        if schema.get("writeOnly") == Some(&Json::Bool(true)) {
+            self.secrets.paths.push(path.to_owned());
+            self.secrets.mark(path, node);
         }
         if node.unset {
             return;
@@ -178,7 +149,9 @@ impl<'s> Checker<'s, '_> {
             Some(near) => format!("did you mean '{near}'? possible are: {}", names.join(", ")),
             None => format!("possible are: {}", names.join(", ")),
         };
-        self.report(node, path, format!("'{written}' is not possible here"), Some(hint));
+        // Words that ran together from several lines may be anything.
+        let named = if written.contains(char::is_whitespace) { "this".to_owned() } else { format!("'{written}'") };
+        self.report(node, path, format!("{named} is not possible here"), Some(hint));
     }
 
     fn wrong_type(&mut self, schemas: &[&'s Json], node: &Node, path: &str) {
@@ -376,12 +349,12 @@ impl<'s> Checker<'s, '_> {
         entries.retain(|(key, value)| !(value.is_null() && known_null(key)));
         for key in unknown {
             if let Some((_, value)) = entries.iter_mut().find(|(other, _)| near_secrets && other.name == key.name) {
-                value.walk_mut("", &mut |_, node| {
-                    self.secrets.spans.extend(node.raw.as_ref().map(|_| node.at));
-                    self.secrets
-                        .values
-                        .extend(node.raw.iter().filter(|raw| raw.text.len() > 3).map(|raw| raw.text.clone()));
-                });
+                // A word without a value may be what a comma has cut off.
+                if value.is_null() {
+                    self.secrets.keep(key.at, &key.name);
+                }
+                self.secrets.paths.push(join(path, &key.name));
+                self.secrets.mark(&join(path, &key.name), value);
             }
             let unused = known.iter().copied().filter(|name| !entries.iter().any(|(key, _)| key.name == *name));
             let hint = match nearest::nearest(&key.name, unused) {
@@ -428,94 +401,4 @@ impl<'s> Checker<'s, '_> {
         }
         true
     }
-}
-
-fn type_is(wanted: &str, node: &Node) -> bool {
-    match (&node.value, wanted) {
-        (Value::Null, "null")
-        | (Value::Bool(_), "boolean")
-        | (Value::Text(_), "string")
-        | (Value::List(_), "array")
-        | (Value::Map(_), "object") => true,
-        (Value::Number(number), "integer") => !number.is_f64(),
-        (Value::Number(_), "number") => true,
-        _ => false,
-    }
-}
-
-fn accepts(schema: &Json, node: &Node) -> bool {
-    match schema.get("type") {
-        Some(Json::String(kind)) => type_is(kind, node),
-        Some(Json::Array(kinds)) => kinds.iter().filter_map(Json::as_str).any(|kind| type_is(kind, node)),
-        _ => match (schema.get("const"), schema.get("enum")) {
-            (Some(value), _) => value.is_string() == node.text().is_some(),
-            _ if schema.get("properties").is_some() => matches!(node.value, Value::Map(_)),
-            _ => true,
-        },
-    }
-}
-
-fn accepts_type(schema: &Json, wanted: &str) -> bool {
-    match schema.get("type") {
-        Some(Json::String(kind)) => kind == wanted,
-        Some(Json::Array(kinds)) => kinds.iter().any(|kind| kind == wanted),
-        _ => false,
-    }
-}
-
-fn allows_null(schema: &Json) -> bool {
-    let branches = ["oneOf", "anyOf"].into_iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
-    accepts_type(schema, "null") || branches.into_iter().any(allows_null)
-}
-
-/// The one word a schema allows.
-fn constant(schema: &Json) -> Option<&str> {
-    match (schema.get("const"), schema.get("enum")) {
-        (Some(value), _) => value.as_str(),
-        (None, Some(Json::Array(values))) if values.len() == 1 => values[0].as_str(),
-        _ => None,
-    }
-}
-
-/// The words a branch allows.
-fn constants(schema: &Json) -> Option<Vec<&str>> {
-    match (schema.get("const"), schema.get("enum")) {
-        (Some(value), _) => Some(vec![value.as_str()?]),
-        (None, Some(Json::Array(values))) => Some(values.iter().filter_map(Json::as_str).collect()),
-        _ => None,
-    }
-}
-
-fn constants_only(schema: &Json) -> bool {
-    constants(schema).is_some()
-}
-
-/// The property by whose one word the branches differ.
-fn tag_of<'s>(branches: &[&'s Json]) -> Option<&'s str> {
-    let objects = branches.iter().filter_map(|branch| branch.get("properties")?.as_object());
-    let tags = objects.flat_map(|properties| {
-        properties.iter().filter(|(_, schema)| constant(schema).is_some()).map(|(name, _)| name.as_str())
-    });
-    let tags: Vec<&str> = tags.collect();
-    tags.iter().copied().max_by_key(|tag| tags.iter().filter(|other| *other == tag).count())
-}
-
-fn bounds(schema: &Json) -> (Option<f64>, Option<f64>) {
-    let most = match schema.get("format").and_then(Json::as_str) {
-        Some("uint8") => Some(f64::from(u8::MAX)),
-        Some("uint16") => Some(f64::from(u16::MAX)),
-        Some("uint32") => Some(f64::from(u32::MAX)),
-        _ => None,
-    };
-    let number = |key: &str| schema.get(key).and_then(Json::as_f64);
-    (number("minimum"), number("maximum").or(most))
-}
-
-/// What a key is for, in the first sentence of its description.
-fn hint_of(name: &str, schema: &Json) -> Option<String> {
-    let text = schema.get("description")?.as_str()?.replace('\n', " ");
-    let sentence = text.split_once(". ").map_or(text.as_str(), |(first, _)| first).trim_end_matches('.');
-    let mut letters = sentence.chars();
-    let first = letters.next()?.to_lowercase();
-    Some(format!("add '{name}': {first}{}", letters.as_str()))
 }

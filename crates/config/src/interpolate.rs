@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    problem::{Finding, Secrets, Severity},
+    problem::{Finding, Severity},
+    secrets::Secrets,
     tree::{Node, Value, resolve},
 };
 
@@ -152,7 +153,7 @@ mod tests {
             ("a: ['${HOST}', b]", r#"{"a":["db.example","b"]}"#),
             ("${HOST}: 1", r#"{"${HOST}":1}"#),
         ] {
-            let (mut node, _) = crate::tree::parse(0, text).unwrap();
+            let mut node = crate::tree::parse(0, text).unwrap().root;
             let findings = interpolate(&mut node, &variables(), Severity::Error, &mut Secrets::default());
             assert!(findings.is_empty(), "{text}: {findings:?}");
             assert_eq!(node.to_json().to_string(), expect, "{text}");
@@ -167,7 +168,7 @@ mod tests {
             ("a: ${a b}", "'${a b}' names no variable"),
             ("a: ${}", "'${}' names no variable"),
         ] {
-            let (mut node, _) = crate::tree::parse(0, text).unwrap();
+            let mut node = crate::tree::parse(0, text).unwrap().root;
             let findings = interpolate(&mut node, &variables(), Severity::Error, &mut Secrets::default());
             let messages: Vec<_> = findings.iter().map(|finding| finding.message.as_str()).collect();
             assert_eq!(messages, [expect], "{text}");

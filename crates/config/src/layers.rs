@@ -16,7 +16,7 @@ use figment::{
 use crate::{
     interpolate::Variables,
     problem::{Finding, Severity},
-    tree::{At, Flaw, Key, Node, Value, parse, resolve},
+    tree::{At, Flaw, Key, Node, Parsed, Value, parse, resolve},
 };
 
 /// The file for settings that pipelines share.
@@ -40,15 +40,21 @@ pub(crate) struct Layer {
     pub name: String,
     pub text: String,
     pub root: Node,
+    /// Values of keys that were there already, by their paths.
+    pub dropped: Vec<(String, Node)>,
+    /// It could not be read, so nothing is known of what stands where.
+    pub broken: bool,
 }
 
 impl Layer {
     /// Reads a file's text as a layer. What cannot be read at all leaves an empty layer and an error.
     pub fn file(index: usize, name: String, text: String, findings: &mut Vec<Finding>) -> Self {
         let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
+        let (mut broken, mut dropped) = (false, vec![]);
         let root = match parse(index, &text) {
-            Ok((root, flaws)) => {
+            Ok(Parsed { root, flaws, dropped: left_out }) => {
                 findings.extend(flaws.into_iter().map(finding));
+                dropped = left_out;
                 if !matches!(root.value, Value::Map(_)) {
                     let message = format!("a config file is a mapping of keys, this is {}", root.kind());
                     findings.push(
@@ -62,10 +68,11 @@ impl Layer {
             }
             Err(flaw) => {
                 findings.push(braces_hint(finding(flaw), &text));
+                broken = true;
                 empty(index)
             }
         };
-        Self { origin: Origin::File, name, text, root }
+        Self { origin: Origin::File, name, text, root, dropped, broken }
     }
 
     /// `TOWPATH__SINKS__WAREHOUSE__PATH=…`. Names that are already in `below` are found whatever their case; others are
@@ -100,7 +107,14 @@ impl Layer {
             let finding = Finding::error(at, "", "this sets nothing")
                 .hint("write --set key.of.the.file=value, such as --set sinks.warehouse.write=append".to_owned());
             findings.push(finding);
-            return Self { origin: Origin::Flag, name, text: argument.to_owned(), root: empty(index) };
+            return Self {
+                origin: Origin::Flag,
+                name,
+                text: argument.to_owned(),
+                root: empty(index),
+                dropped: vec![],
+                broken: true,
+            };
         };
         let segments = path.split('.').map(str::to_owned).collect();
         Self::override_of(index, Origin::Flag, name, argument.to_owned(), path.len() + 1, segments, findings)
@@ -119,15 +133,17 @@ impl Layer {
     ) -> Self {
         let value = &text[start..];
         let at = At { layer: index, start, end: text.len() };
+        let mut broken = false;
         let mut leaf = match value.chars().next() {
             Some('[' | '{' | '"' | '\'') => match parse(index, value) {
-                Ok((mut root, flaws)) if flaws.is_empty() => {
+                Ok(Parsed { mut root, flaws, .. }) if flaws.is_empty() => {
                     root.walk_mut("", &mut |_, node| {
                         node.at = At { layer: index, start: node.at.start + start, end: node.at.end + start };
                     });
                     root
                 }
-                Ok((_, flaws)) => {
+                Ok(Parsed { flaws, .. }) => {
+                    broken = true;
                     findings.extend(flaws.into_iter().map(finding).map(|finding| Finding {
                         key: path.join("."),
                         at: Some(at),
@@ -137,6 +153,7 @@ impl Layer {
                 }
                 Err(_) if value.starts_with(['"', '\'']) => Node::new(Value::Text(value.to_owned()), at),
                 Err(flaw) => {
+                    broken = true;
                     findings.push(Finding { key: path.join("."), at: Some(at), ..finding(flaw) });
                     Node::new(Value::Null, at)
                 }
@@ -154,7 +171,7 @@ impl Layer {
             .into_iter()
             .rev()
             .fold(leaf, |node, name| Node::new(Value::Map(vec![(Key { name, at: key_at }, node)]), at));
-        Self { origin, name, text, root }
+        Self { origin, name, text, root, dropped: vec![], broken }
     }
 }
 

@@ -16,12 +16,15 @@
 //! `problem` tells everything that is wrong, at once, with its line.
 
 mod check;
+mod graph;
 mod interpolate;
+mod kinds;
 mod layers;
 mod nearest;
 mod problem;
 mod schedule;
 mod schema;
+mod secrets;
 mod spec;
 mod tree;
 
@@ -30,7 +33,8 @@ use std::{collections::BTreeMap, path::Path};
 use towpath_core::PipelineSpec;
 
 use layers::Layer;
-use problem::{Finding, Secrets, settle};
+use problem::{Finding, settle};
+use secrets::Secrets;
 
 pub use layers::{PREFIX, SHARED_FILE};
 pub use nearest::hint as did_you_mean;
@@ -101,7 +105,6 @@ pub fn load(file: &Path, settings: &Settings) -> Result<Loaded, Problems> {
     for layer in &mut layers {
         findings.extend(interpolate::interpolate(&mut layer.root, &variables, settings.unset, &mut secrets));
     }
-    spec::mark_secrets(&mut layers, &mut secrets);
     let mut merged = layers::merge(&layers, main);
     let names: Vec<String> = layers.iter().map(|layer| layer.name.clone()).collect();
     let (spec, unset) = if broken {
@@ -111,6 +114,7 @@ pub fn load(file: &Path, settings: &Settings) -> Result<Loaded, Problems> {
         findings.extend(spec::check_shared(shared_root));
         spec::build(&mut merged, file, main + 1, &mut findings, &mut secrets)
     };
+    spec::mark_secrets(&mut layers, &mut secrets);
     let problems = settle(findings, &layers, &secrets);
     match spec.filter(|_| problems.iter().all(|problem| problem.severity == Severity::Warning)) {
         Some(spec) => Ok(Loaded { spec, warnings: problems, layers: names, unset }),

@@ -7,6 +7,7 @@ use towpath_core::Error;
 
 use crate::{
     layers::{Layer, Origin},
+    secrets::{Secrets, masked_line},
     tree::At,
 };
 
@@ -140,42 +141,6 @@ impl Finding {
     }
 }
 
-/// What must not show.
-#[derive(Debug, Default)]
-pub(crate) struct Secrets {
-    /// Stretches of layers' texts.
-    pub spans: Vec<At>,
-    /// Values, to be cut out of messages that come from elsewhere.
-    pub values: Vec<String>,
-}
-
-impl Secrets {
-    fn mask(&self, text: &str) -> String {
-        // The longest first, or a part of one would be left over.
-        let mut values: Vec<&String> = self.values.iter().filter(|value| value.len() > 2).collect();
-        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
-        let masked = values.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), "***"));
-        mask_user(&masked)
-    }
-}
-
-/// `https://me:secret@host` → `https://***@host`.
-fn mask_user(text: &str) -> String {
-    let Some(scheme) = text.find("://") else { return text.to_owned() };
-    let (before, rest) = text.split_at(scheme + 3);
-    let end = rest.find(|c: char| c == '/' || c.is_whitespace() || c == '"' || c == '\'').unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) if rest[..at].contains(':') => format!("{before}***{}", mask_user(&rest[at..])),
-        _ => format!("{before}{}", mask_user(rest)),
-    }
-}
-
-/// Whether a key's name says that its value is a secret, for lines no schema was found for.
-pub(crate) fn sounds_secret(key: &str) -> bool {
-    let key = key.to_lowercase();
-    ["password", "passwd", "secret", "token", "api_key", "apikey", "connection"].iter().any(|word| key.contains(word))
-}
-
 /// Looks up places, sorts by them, takes out what is told twice, masks secrets.
 pub(crate) fn settle(findings: Vec<Finding>, layers: &[Layer], secrets: &Secrets) -> Vec<Problem> {
     let mut findings = findings;
@@ -192,7 +157,7 @@ pub(crate) fn settle(findings: Vec<Finding>, layers: &[Layer], secrets: &Secrets
         let problem = Problem {
             severity,
             message: secrets.mask(&message),
-            key,
+            key: secrets.mask(&key),
             place,
             hint: hint.map(|hint| secrets.mask(&hint)),
         };
@@ -227,33 +192,4 @@ fn place(layer: &Layer, at: At, secrets: &Secrets) -> Place {
     let width = text[start..end].chars().count().clamp(1, (line.chars().count() + 1).saturating_sub(column).max(1));
     let number = (layer.origin == Origin::File).then(|| line_of(text, start));
     Place { layer: layer.name.clone(), line: number, column, text: line, width }
-}
-
-fn masked_line(layer: &Layer, (from, to): (usize, usize), index: usize, secrets: &Secrets) -> String {
-    let mut line = layer.text[from..to].to_owned();
-    let mut spans: Vec<(usize, usize)> = secrets
-        .spans
-        .iter()
-        .filter(|span| span.layer == index && span.start < to && span.end > from)
-        .map(|span| (span.start.max(from) - from, span.end.min(to) - from))
-        .collect();
-    spans.sort_unstable();
-    spans.dedup();
-    for (start, end) in spans.into_iter().rev() {
-        if line.get(start..end).is_some_and(|value| !value.contains("${")) {
-            line.replace_range(start..end, "***");
-        }
-    }
-    // Of a file that cannot be read there are no spans; the words on the line must do.
-    if let Some((key, value)) = line.split_once([':', '='])
-        && sounds_secret(key)
-        && !value.contains("${")
-        && !value.trim().is_empty()
-        && !value.trim_start().starts_with(['{', '['])
-    {
-        let length = key.len() + 1;
-        line.truncate(length);
-        line.push_str(" ***");
-    }
-    mask_user(&line)
 }

@@ -49,8 +49,11 @@ pub(crate) enum Value {
     Number(Number),
     Text(String),
     List(Vec<Node>),
-    Map(Vec<(Key, Node)>),
+    Map(Entries),
 }
+
+/// Keys and values, in the order of the file.
+pub(crate) type Entries = Vec<(Key, Node)>;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Key {
@@ -171,11 +174,22 @@ pub(crate) fn resolve(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
+/// A document that could be read.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    pub root: Node,
+    /// What is wrong with it all the same.
+    pub flaws: Vec<Flaw>,
+    /// Values of keys that were there already, by their paths.
+    pub dropped: Vec<(String, Node)>,
+}
+
 /// Reads one document. An empty one is an empty mapping.
-pub(crate) fn parse(layer: usize, text: &str) -> Result<(Node, Vec<Flaw>), Flaw> {
+pub(crate) fn parse(layer: usize, text: &str) -> Result<Parsed, Flaw> {
     let options = granit_parser::options! { emit_comments: false };
     let parser = Parser::new_from_str_with_options(text, options);
-    let mut reader = Reader { layer, text, parser, anchors: Vec::new(), flaws: Vec::new(), nodes: 0 };
+    let mut reader =
+        Reader { layer, text, parser, anchors: Vec::new(), flaws: Vec::new(), dropped: Vec::new(), nodes: 0 };
     let mut root = None;
     while let Some((event, span)) = reader.next()? {
         match event {
@@ -190,7 +204,7 @@ pub(crate) fn parse(layer: usize, text: &str) -> Result<(Node, Vec<Flaw>), Flaw>
     }
     let empty = || Node::new(Value::Map(vec![]), At { layer, start: 0, end: 0 });
     let root = root.filter(|root| !root.is_null()).unwrap_or_else(empty);
-    Ok((root, reader.flaws))
+    Ok(Parsed { root, flaws: reader.flaws, dropped: reader.dropped })
 }
 
 struct Reader<'t, I: granit_parser::BorrowedInput<'t>> {
@@ -199,6 +213,7 @@ struct Reader<'t, I: granit_parser::BorrowedInput<'t>> {
     parser: Parser<'t, I>,
     anchors: Vec<(usize, Node)>,
     flaws: Vec<Flaw>,
+    dropped: Vec<(String, Node)>,
     nodes: usize,
 }
 
@@ -296,7 +311,7 @@ impl<'t, I: granit_parser::BorrowedInput<'t>> Reader<'t, I> {
     }
 
     fn map(&mut self, at: At, path: &str) -> Result<Node, Flaw> {
-        let (mut entries, mut merged): (Vec<(Key, Node)>, Vec<(Key, Node)>) = (Vec::new(), Vec::new());
+        let (mut entries, mut merged): (Entries, Entries) = (Vec::new(), Vec::new());
         let end = loop {
             let Some((event, span)) = self.next()? else { return Err(self.ends_early(path)) };
             let name = match event {
@@ -325,7 +340,8 @@ impl<'t, I: granit_parser::BorrowedInput<'t>> Reader<'t, I> {
                 let line = line_of(self.text, first.at.start);
                 let message = format!("key '{}' is here twice", key.name);
                 let hint = Some(format!("the first one is in line {line}; take one of them out"));
-                self.flaws.push(Flaw { at: key.at, path: child, message, hint });
+                self.flaws.push(Flaw { at: key.at, path: child.clone(), message, hint });
+                self.dropped.push((child, node));
             } else {
                 entries.push((key, node));
             }
@@ -354,7 +370,7 @@ mod tests {
 
     fn json(text: &str) -> String {
         parse(0, text)
-            .map(|(node, _)| node.to_json().to_string())
+            .map(|parsed| parsed.root.to_json().to_string())
             .unwrap_or_else(|flaw| format!("at {}: {}", flaw.at.start, flaw.message))
     }
 

@@ -1,5 +1,7 @@
 //! Pipeline files as a user writes them: layers, variables, and what is said about mistakes.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails says so by that")]
+
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 mod ends;
@@ -398,6 +400,60 @@ fn secrets_never_show() {
         assert!(said.contains("error"), "case {index} is wrong on purpose: {said}");
         assert!(!said.contains("hunter22"), "case {index}: {said}");
     }
+}
+
+/// Whatever a slip of the finger makes of a file: an answer, and no secret in it.
+#[test]
+fn no_slip_breaks_it_or_shows_a_secret() {
+    let whole = "\
+version: 1
+sources:
+  orders:
+    type: reports
+    url: https://me:first-secret@reports.example
+    auth: { type: basic, username: me, password: second-secret }
+  others:
+    type: reports
+    url: ${URL:-https://reports.example}
+    auth:
+      type: bearer
+      token: |
+        third-secret
+sinks:
+  warehouse: &w
+    type: table
+    inputs: [orders, others]
+    path: orders.db
+    table: \"${TABLE}\"
+";
+    let case = Case::new(whole).variable("TABLE", "fourth-secret");
+    let file = case.dir.path().join("pipelines/orders.yaml");
+    let (mut wrong, mut shown) = (0, Vec::new());
+    let mut slip = |text: String| {
+        fs::write(&file, &text).unwrap();
+        let said = case.said();
+        // Half of a secret is one too.
+        for part in ["first-s", "t-secre", "second-s", "third-s", "fourth-s"] {
+            if said.contains(part) {
+                shown.push(format!("{part} shows in\n{said}\nof\n{text}"));
+            }
+        }
+        wrong += usize::from(said.contains("error"));
+    };
+    for (at, letter) in whole.char_indices() {
+        slip(format!("{}{}", &whole[..at], &whole[at + letter.len_utf8()..]));
+        for insert in [":", "{", "}", "[", "\"", "'", " #", "\t", "\n", "${", "*x ", ","] {
+            slip(format!("{}{insert}{}", &whole[..at], &whole[at..]));
+        }
+    }
+    let lines: Vec<&str> = whole.lines().collect();
+    for (index, line) in lines.iter().enumerate() {
+        for change in [vec![], vec![*line, *line], vec![line.trim_start()], vec!["  x", *line]] {
+            slip([&lines[..index], &change, &lines[index + 1..]].concat().join("\n"));
+        }
+    }
+    assert!(shown.is_empty(), "{} times, such as\n{}", shown.len(), shown[0]);
+    assert!(wrong > 1000, "{wrong}");
 }
 
 #[test]

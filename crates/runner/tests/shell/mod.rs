@@ -1,5 +1,6 @@
 //! A folder, a state directory and the program, as a user has them.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails says so by that")]
 #![allow(dead_code, reason = "not every test uses everything")]
 
 use std::{
