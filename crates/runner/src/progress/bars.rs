@@ -3,6 +3,11 @@
 use std::collections::BTreeMap;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::{
+    process::getpgrp,
+    stdio::stderr,
+    termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr},
+};
 use towpath_core::pipeline::Role;
 
 use super::{Rates, Snapshot, left};
@@ -12,6 +17,8 @@ use crate::{
 };
 
 pub(crate) struct Bars {
+    /// Put back when the bars go.
+    _quiet: Quiet,
     screen: MultiProgress,
     bars: BTreeMap<String, ProgressBar>,
     rates: Rates,
@@ -22,7 +29,7 @@ impl Bars {
     pub fn new(target: ProgressDrawTarget) -> Self {
         let screen = MultiProgress::with_draw_target(target);
         logging::share_screen(Some(screen.clone()));
-        Self { screen, bars: BTreeMap::new(), rates: Rates::default(), widest: 0 }
+        Self { _quiet: Quiet::keys(), screen, bars: BTreeMap::new(), rates: Rates::default(), widest: 0 }
     }
 
     pub fn show(&mut self, snapshot: &Snapshot) {
@@ -69,6 +76,33 @@ impl Bars {
         // A screen that cannot be cleared is no reason to fail.
         let _ = self.screen.clear();
     }
+}
+
+/// While this lives, the terminal does not show `^C`: the cursor waits at the end of the last bar, and a sign there would begin a new line
+/// and leave a torn bar behind.
+struct Quiet(Option<Termios>);
+
+impl Quiet {
+    fn keys() -> Self {
+        let Some(mut modes) = in_front().then(|| tcgetattr(stderr()).ok()).flatten() else { return Self(None) };
+        let before = modes.clone();
+        modes.local_modes.remove(LocalModes::ECHOCTL);
+        Self(tcsetattr(stderr(), OptionalActions::Now, &modes).is_ok().then_some(before))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if let Some(before) = self.0.take().filter(|_| in_front()) {
+            // A terminal that is gone needs nothing.
+            let _ = tcsetattr(stderr(), OptionalActions::Now, &before);
+        }
+    }
+}
+
+/// Whether the terminal is ours: the system would stop a program in the background that changes it.
+fn in_front() -> bool {
+    tcgetpgrp(stderr()).is_ok_and(|group| group == getpgrp())
 }
 
 fn style(template: &str) -> ProgressStyle {
