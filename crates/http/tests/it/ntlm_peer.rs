@@ -4,16 +4,11 @@ use std::{
     io::{BufRead, BufReader},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
 };
 
-use async_trait::async_trait;
+use crate::common::{Memory, plain};
 use futures::stream;
-use tokio_util::sync::CancellationToken;
-use towpath_core::{
-    Context, Error, ErrorKind, Lease, Result, Secret,
-    context::{Admission, Attempt, Call, Credentials, Door},
-};
+use towpath_core::{Context, ErrorKind, Result, Secret};
 use towpath_http::{Auth, Body, Client, HttpOptions, Method, Pin, Request, Url};
 
 /// The interpreter, or `None` after saying that the test is skipped.
@@ -76,12 +71,7 @@ impl Peer {
     }
 
     fn options(&self, auth: Auth) -> HttpOptions {
-        HttpOptions {
-            auth,
-            proxy: towpath_http::Proxy::Direct,
-            pinned_certificate: self.pin.clone(),
-            ..HttpOptions::default()
-        }
+        HttpOptions { auth, pinned_certificate: self.pin.clone(), ..plain() }
     }
 
     /// What the server saw so far.
@@ -107,53 +97,6 @@ fn ntlm(password: &str) -> Auth {
 
 fn negotiate(password: &str) -> Auth {
     Auth::Negotiate { domain: None, username: "CORP\\loader".to_owned(), password: Secret::new(password.to_owned()) }
-}
-
-/// Remembers in memory what was said of credentials, and keeps a refused one back.
-#[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Vec<&'static str>>>);
-
-struct Noted(Memory);
-
-#[async_trait]
-impl Credentials for Memory {
-    async fn admit(&self, _: &str, _: &str, _: &Secret) -> Result<Box<dyn Admission>> {
-        if self.0.lock().unwrap().contains(&"refused") {
-            return Err(Error::auth("refused before"));
-        }
-        Ok(Box::new(Noted(self.clone())))
-    }
-}
-
-impl Admission for Noted {
-    fn proven(self: Box<Self>) {
-        self.0.0.lock().unwrap().push("proven");
-    }
-    fn refused(self: Box<Self>) {
-        self.0.0.lock().unwrap().push("refused");
-    }
-    fn unsent(self: Box<Self>) {
-        self.0.0.lock().unwrap().push("unsent");
-    }
-}
-
-struct Open;
-
-#[async_trait]
-impl Door for Open {
-    async fn pass<'a>(&self, _: &Call, attempt: &mut (dyn FnMut() -> Attempt<'a> + Send)) -> Result<Lease> {
-        attempt().await?;
-        Ok(Lease::new(|_| {}))
-    }
-}
-
-impl Memory {
-    fn context(&self) -> Context {
-        Context::new("test".into(), "a".into(), Arc::new(Open), Arc::new(self.clone()), CancellationToken::new())
-    }
-    fn said(&self) -> Vec<&'static str> {
-        self.0.lock().unwrap().clone()
-    }
 }
 
 async fn hello(client: &Client, peer: &Peer) -> Result<String> {
