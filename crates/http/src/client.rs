@@ -43,7 +43,7 @@ struct Inner {
 /// How requests travel.
 enum Way {
     Pooled(reqwest::Client),
-    Own(SignIn),
+    Own(Box<SignIn>),
 }
 
 /// The credential as each request carries it.
@@ -77,7 +77,7 @@ impl Client {
     /// Config, if the options contradict each other or name files that cannot be used.
     pub fn new(options: &HttpOptions, ctx: &Context) -> Result<Self> {
         let way = match &options.auth {
-            Auth::Ntlm { .. } | Auth::Negotiate { .. } => Way::Own(SignIn::new(options)?),
+            Auth::Ntlm { .. } | Auth::Negotiate { .. } => Way::Own(Box::new(SignIn::new(options)?)),
             _ => Way::Pooled(pooled::client(options)?),
         };
         let mut headers = HeaderMap::new();
@@ -285,6 +285,11 @@ impl Client {
             };
         };
         let fits = offered.is_empty() || offered.iter().any(|scheme| scheme.eq_ignore_ascii_case(wanted));
+        if fits && leave.is_none() {
+            // Only a connection signs in once; this one was asked for nothing at first.
+            return Error::unavailable("the server took the request without a sign-in at first, and then did not")
+                .because(refusal);
+        }
         if fits {
             return self.wrong_credential(refusal, leave);
         }

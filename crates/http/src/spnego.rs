@@ -59,8 +59,10 @@ pub(crate) fn unwrap(answer: Vec<u8>) -> Result<(Vec<u8>, bool)> {
     Ok((token.ok_or_else(wrong)?.to_vec(), true))
 }
 
+type Bytes<'a> = Option<&'a [u8]>;
+
 /// `supportedMech` and `responseToken` of a NegTokenResp.
-fn response(answer: &[u8]) -> der::Result<(Option<&[u8]>, Option<&[u8]>)> {
+fn response(answer: &[u8]) -> der::Result<(Bytes<'_>, Bytes<'_>)> {
     let response = AnyRef::from_der(answer)?;
     let sequence = AnyRef::from_der(response.value())?;
     let mut fields = SliceReader::new(sequence.value())?;
