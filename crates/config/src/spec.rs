@@ -308,7 +308,10 @@ fn find_connector(
     if names.contains(&name) {
         return Connector::find(name);
     }
-    let possible = format!("possible are: {}", names.join(", "));
+    let possible = match names.is_empty() {
+        true => format!("this program has no {role}s linked in"),
+        false => format!("possible are: {}", names.join(", ")),
+    };
     let hint = match nearest::nearest(name, names.iter().copied()) {
         Some(near) => format!("did you mean '{near}'? {possible}"),
         None => possible,
