@@ -269,13 +269,27 @@ impl Shape {
     fn cast(&self, rows: &RecordBatch) -> Result<(RecordBatch, Vec<Reject>)> {
         match &self.cast {
             None => Ok((rows.clone(), vec![])),
-            Some(to) => cast_to(rows, to),
+            Some(to) => cast_to(&unpacked(rows)?, to),
         }
     }
 }
 
 fn inner(error: arrow_schema::ArrowError) -> Error {
     Error::internal("cannot put rows together").because(error)
+}
+
+/// Dictionaries become what they stand for.
+fn unpacked(rows: &RecordBatch) -> Result<RecordBatch> {
+    let (mut fields, mut columns) = (vec![], vec![]);
+    for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+        let (mut to, mut plain) = (field.data_type().clone(), Arc::clone(column));
+        if let DataType::Dictionary(_, value) = field.data_type() {
+            (to, plain) = ((**value).clone(), arrow_cast::cast(column, value).map_err(inner)?);
+        }
+        fields.push(Field::new(field.name(), to, true));
+        columns.push(plain);
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(inner)
 }
 
 /// The rows marked.

@@ -131,9 +131,10 @@ impl Sink for SqliteSink {
     async fn open(&mut self, ctx: &Context, run: &Run) -> Result<Held> {
         let path = absolute(&self.options.path);
         let call = self.call(ctx, "open", Effect::Idempotent);
+        let ctx_ref = ctx;
         let (database, load, checkpoint) = ctx
             .call(&call, || async {
-                let database = Database::shared(&path, ctx.pipeline(), true).await?;
+                let database = Database::shared(&path, ctx.pipeline(), ctx.component()).await?;
                 let session = database.session();
                 let (options, run, ctx) = (Arc::clone(&self.options), run.clone(), ctx.clone());
                 let opened = database
@@ -142,7 +143,7 @@ impl Sink for SqliteSink {
                 match opened {
                     Ok((load, checkpoint)) => Ok((database, load, checkpoint)),
                     Err(error) => {
-                        database.close().await;
+                        database.close(ctx_ref.component()).await;
                         Err(error)
                     }
                 }
@@ -213,14 +214,14 @@ impl Sink for SqliteSink {
     }
 
     async fn close(&mut self) -> Result<()> {
-        if let Some(Open { database, load, .. }) = self.open.take() {
+        if let Some(Open { ctx, database, load, .. }) = self.open.take() {
             let done = database
                 .run(move |writer| {
                     lock(&load).close(writer);
                     Ok(())
                 })
                 .await;
-            database.close().await;
+            database.close(ctx.component()).await;
             return done;
         }
         Ok(())

@@ -125,7 +125,9 @@ impl Source for SqliteSource {
             None => None,
         };
         // A table without cursor that this run has read, or a stretch that is empty.
-        let read_before = self.options.cursor.is_none() && resume.same_run(run).and_then(position).is_some();
+        let ours = format!("run={} ", run.id);
+        let read_before = self.options.cursor.is_none()
+            && resume.same_run(run).and_then(position).is_some_and(|position| position.0.starts_with(&ours));
         let nothing = match (&resume.until, &until) {
             (Some(_), None) => true,
             (Some(_), Some(until)) => from.as_ref().is_some_and(|(_, from)| from == until),

@@ -9,7 +9,7 @@
 //! each that has joined has asked for it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -40,7 +40,7 @@ const PAGE: i64 = 16_384;
 const LOG: i64 = 16 << 20;
 
 type Job = Box<dyn FnOnce(&mut Writer) + Send>;
-type Shared = HashMap<(PathBuf, Arc<str>), Weak<Database>>;
+type Shared = HashMap<(PathBuf, Arc<str>), Vec<Weak<Database>>>;
 
 /// The open files of this process, by path and pipeline.
 static OPEN: Mutex<Option<Shared>> = Mutex::new(None);
@@ -60,6 +60,10 @@ pub(crate) struct Database {
     next_job: AtomicU64,
     next_session: AtomicU64,
     thread: Mutex<Option<(JoinHandle<()>, oneshot::Receiver<()>)>>,
+    /// The components that use it.
+    members: Mutex<HashSet<String>>,
+    /// Whether sinks have rows in an open transaction.
+    in_transaction: Arc<AtomicBool>,
 }
 
 /// The connection, as jobs see it.
@@ -72,6 +76,7 @@ pub(crate) struct Writer {
     pub(crate) generation: u64,
     group: Option<Group>,
     abandoned: Arc<AtomicBool>,
+    in_transaction: Arc<AtomicBool>,
     durable: bool,
 }
 
@@ -85,22 +90,36 @@ struct Group {
 }
 
 impl Database {
-    /// The thread of a file for a pipeline; a new one if there is none. Opens (and, if missing, makes) the file.
-    pub(crate) async fn shared(path: &Path, pipeline: &str, make: bool) -> Result<Arc<Self>> {
+    /// The thread of a file for a component of a pipeline; a new one if there is none that it may share. A component shares with others, never
+    /// with itself: a second sink of the same name is the first one's rival, as if it were in another process. Nor does one come into a
+    /// transaction that has begun. Opens (and, if missing, makes) the file.
+    pub(crate) async fn shared(path: &Path, pipeline: &str, component: &str) -> Result<Arc<Self>> {
         let key = (path.to_owned(), Arc::from(pipeline));
-        if let Some(open) = lock(&OPEN).get_or_insert_default().get(&key).and_then(Weak::upgrade) {
+        if let Some(open) = Self::find(&key, component) {
             return Ok(open);
         }
-        let fresh = Arc::new(Self::open(path.to_owned(), make).await?);
-        let mut open = lock(&OPEN);
-        let open = open.get_or_insert_default();
-        open.retain(|_, database| database.strong_count() > 0);
+        let fresh = Arc::new(Self::open(path.to_owned(), true).await?);
         // Two sinks that open at once: the first to come back is the one that counts.
-        if let Some(other) = open.get(&key).and_then(Weak::upgrade) {
+        if let Some(other) = Self::find(&key, component) {
             return Ok(other);
         }
-        open.insert(key, Arc::downgrade(&fresh));
+        lock(&fresh.members).insert(component.to_owned());
+        let mut open = lock(&OPEN);
+        let open = open.get_or_insert_default();
+        open.retain(|_, databases| {
+            databases.retain(|database| database.strong_count() > 0);
+            !databases.is_empty()
+        });
+        open.entry(key).or_default().push(Arc::downgrade(&fresh));
         Ok(fresh)
+    }
+
+    fn find(key: &(PathBuf, Arc<str>), component: &str) -> Option<Arc<Self>> {
+        let open = lock(&OPEN);
+        let candidates = open.as_ref()?.get(key)?.iter().filter_map(Weak::upgrade);
+        candidates.into_iter().find(|database| {
+            !database.in_transaction.load(Ordering::SeqCst) && lock(&database.members).insert(component.to_owned())
+        })
     }
 
     async fn open(path: PathBuf, make: bool) -> Result<Self> {
@@ -109,10 +128,13 @@ impl Database {
         let (ended, end) = oneshot::channel();
         let running = Arc::new(AtomicU64::new(0));
         let file = path.clone();
+        let in_transaction = Arc::new(AtomicBool::new(false));
+        let busy = Arc::clone(&in_transaction);
         let work = move || {
             match Writer::open(&file, make) {
                 Err(error) => drop(opened.send(Err(at(&file)(error)))),
                 Ok(mut writer) => {
+                    writer.in_transaction = busy;
                     let _ = opened.send(Ok(writer.db.get_interrupt_handle()));
                     while let Some(job) = inbox.blocking_recv() {
                         job(&mut writer);
@@ -126,7 +148,8 @@ impl Database {
         let thread = thread.map_err(|error| Error::unavailable("cannot start a thread for SQLite").because(error))?;
         let interrupt = open.await.map_err(|_| Error::internal("the SQLite thread ended while opening"))??;
         let thread = Mutex::new(Some((thread, end)));
-        Ok(Self { path, jobs, interrupt, running, next_job: 1.into(), next_session: 1.into(), thread })
+        let (next_job, next_session, members) = (1.into(), 1.into(), Mutex::default());
+        Ok(Self { path, jobs, interrupt, running, next_job, next_session, thread, members, in_transaction })
     }
 
     /// A number that tells the users of this thread apart.
@@ -165,7 +188,8 @@ impl Database {
     }
 
     /// Lets go. The last one to do so waits for the thread's end.
-    pub(crate) async fn close(self: Arc<Self>) {
+    pub(crate) async fn close(self: Arc<Self>, component: &str) {
+        lock(&self.members).remove(component);
         let Some(last) = Arc::into_inner(self) else { return };
         let thread = lock(&last.thread).take();
         drop(last);
@@ -227,8 +251,15 @@ impl Writer {
         db.pragma_update(None, "foreign_keys", true).during(setting)?;
         // Else renaming a table in would fail if any view of the database is broken.
         db.pragma_update(None, "legacy_alter_table", true).during(setting)?;
-        let mut writer =
-            Self { db, path: path.to_owned(), generation: 0, group: None, abandoned: Arc::default(), durable: true };
+        let mut writer = Self {
+            db,
+            path: path.to_owned(),
+            generation: 0,
+            group: None,
+            abandoned: Arc::default(),
+            in_transaction: Arc::default(),
+            durable: true,
+        };
         // Has no effect on a file that is there already.
         writer.db.pragma_update(None, "page_size", PAGE).during(setting)?;
         writer.write_ahead()?;
@@ -336,6 +367,7 @@ impl Writer {
             self.durably(true)?;
             self.begin(patience)?;
             self.group = Some(Group::default());
+            self.in_transaction.store(true, Ordering::SeqCst);
         }
         if let Some(group) = &mut self.group {
             group.members.entry(session).or_default();
@@ -354,6 +386,7 @@ impl Writer {
             return;
         }
         let group = self.group.take().unwrap_or_default();
+        self.in_transaction.store(false, Ordering::SeqCst);
         let done = self.db.execute_batch("COMMIT");
         if done.is_err() {
             self.generation += 1;
@@ -379,6 +412,7 @@ impl Writer {
     /// Undoes the shared transaction.
     pub(crate) fn roll_back(&mut self) {
         let Some(group) = self.group.take() else { return };
+        self.in_transaction.store(false, Ordering::SeqCst);
         self.generation += 1;
         self.undo();
         for answer in group.members.into_values().flatten() {

@@ -1,4 +1,5 @@
 //! What is durable when: fences, checkpoints, crashes between any two calls, company in the same file.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a failure in a test is its message")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The four write modes: what stands in the table, and what was counted.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a failure in a test is its message")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Others in the same file: the sqlite3 shell reads what we wrote, and a second writer fights for the fence.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a failure in a test is its message")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The page people read: its example is built and planned, and what is said of the options is what the schema says.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a failure in a test is its message")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The source: types, cursors and their seams, what it gives a second time.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a failure in a test is its message")]
 
 mod common;
 

@@ -48,9 +48,12 @@ impl Place {
         let options = serde_json::from_value(options).map_err(|error| Error::config(error.to_string()))?;
         SqliteSink::new(&"sink".into(), options)
     }
-    pub fn source(&self, mut options: serde_json::Value) -> SqliteSource {
+    pub fn source(&self, options: serde_json::Value) -> SqliteSource {
+        self.source_named("source", options)
+    }
+    pub fn source_named(&self, name: &str, mut options: serde_json::Value) -> SqliteSource {
         options["path"] = self.path().to_str().unwrap().into();
-        SqliteSource::new(&"source".into(), serde_json::from_value(options).unwrap()).unwrap()
+        SqliteSource::new(&name.into(), serde_json::from_value(options).unwrap()).unwrap()
     }
     /// A whole run: every batch an epoch of its own, the last one the run's last.
     pub async fn load(&self, options: serde_json::Value, epochs: &[RecordBatch]) -> Result<Loaded> {
