@@ -68,11 +68,11 @@ async fn rows_are_laid_under_the_columns_that_the_file_has() {
     check("name,id\nz,0\n", "write: append", &all, Ok("name,id\nz,0\na,1\nb,2\n,3\n")).await;
     check("name,id\nz,0\n", "write: replace", &all, Ok("id,name\n1,a\n2,b\n3,\n")).await;
     // Somebody's last line has no end.
-    check("id,name\n0,z", "write: append", &[one.clone()], Ok("id,name\n0,z\n1,a\n")).await;
+    check("id,name\n0,z", "write: append", std::slice::from_ref(&one), Ok("id,name\n0,z\n1,a\n")).await;
     check("", "write: append", &[one.clone(), more.clone()], Err(ErrorKind::Conflict)).await;
-    check("id\n0\n", "write: append", &[one.clone()], Err(ErrorKind::Conflict)).await;
-    check("", "delimiter: ';'", &[one.clone()], Ok("id;name\n1;a\n")).await;
-    check("", "delimiter: tab", &[one.clone()], Ok("id\tname\n1\ta\n")).await;
+    check("id\n0\n", "write: append", std::slice::from_ref(&one), Err(ErrorKind::Conflict)).await;
+    check("", "delimiter: ';'", std::slice::from_ref(&one), Ok("id;name\n1;a\n")).await;
+    check("", "delimiter: tab", std::slice::from_ref(&one), Ok("id\tname\n1\ta\n")).await;
     check("", "format: jsonl", &[one, more], Ok("{\"id\":\"1\",\"name\":\"a\"}\n{\"id\":\"4\",\"note\":\"n\"}\n"))
         .await;
 }
