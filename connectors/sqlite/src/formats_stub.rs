@@ -1,4 +1,4 @@
-//! Stands in for `towpath_formats::{columns::cast_to, row_hash}`, which are not there yet: casts nothing, and hashes text, int64 and float64 only.
+//! Stands in for `towpath_formats::{columns::cast_to, row_hash}`, which are not there yet: casts nothing, and hashes otherwise than they will.
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use towpath_core::{Reject, Result};
@@ -24,7 +24,10 @@ pub(crate) fn row_hashes(rows: &RecordBatch, columns: Option<&[usize]>) -> Resul
                     buf.extend_from_slice(&number.value(row).to_le_bytes());
                 } else if let Some(number) = column.as_primitive_opt::<arrow_array::types::Float64Type>() {
                     buf.extend_from_slice(&number.value(row).to_le_bytes());
+                } else if let Ok(text) = arrow_cast::display::array_value_to_string(column, row) {
+                    buf.extend_from_slice(text.as_bytes());
                 }
+                buf.push(at as u8);
                 buf.push(0);
             }
             xxhash_rust::xxh3::xxh3_128(&buf)
