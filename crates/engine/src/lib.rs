@@ -31,6 +31,8 @@ mod rules;
 mod spill;
 mod stage;
 pub mod state;
+#[cfg(test)]
+mod tests;
 mod watchdog;
 
 pub use engine::{Engine, RunOptions};
