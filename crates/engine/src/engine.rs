@@ -145,7 +145,7 @@ impl Engine {
         let unfinished = if options.new_run { None } else { self.store.unfinished_run(&graph.name)? };
         let mut begun = unfinished.is_some();
         if let Some(run) = &unfinished {
-            tracing::info!(run = %run.id, "taking up run {}, which did not end", run.id);
+            tracing::info!("taking up run {}, which did not end", run.id);
             report.taken_up = true;
         }
         let mut run = unfinished.unwrap_or_else(new_run);
@@ -176,7 +176,7 @@ impl Engine {
                 Ok(Came::Stopped) => break Status::Cancelled,
                 Ok(Came::CaughtUp) => {}
                 Ok(Came::Across(found)) => {
-                    tracing::info!(run = %found.id, "taking up run {}, which the target says did not end", found.id);
+                    tracing::info!("taking up run {}, which the target says did not end", found.id);
                     (run, begun, report.taken_up) = (found, true, true);
                     self.store.begin_run(&graph.name, &run)?;
                 }

@@ -258,7 +258,7 @@ impl fmt::Display for PlanReport {
                 _ => {}
             }
             for (index, work) in source.work.iter().take(SHOWN).enumerate() {
-                let bytes = work.bytes.map(|bytes| format!(" ({})", megabytes(bytes))).unwrap_or_default();
+                let bytes = work.bytes.map(|bytes| format!(" ({})", size(bytes))).unwrap_or_default();
                 writeln!(f, "  {} {}{bytes}", if index == 0 { "fetches " } else { "        " }, work.what)?;
             }
             if source.work.len() > SHOWN {
@@ -327,6 +327,10 @@ fn names(names: &[Name]) -> String {
     names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} bytes"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
 }

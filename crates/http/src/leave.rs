@@ -1,7 +1,7 @@
 //! The leave to send a credential, and what is said about it afterwards.
 
 use http::StatusCode;
-use towpath_core::{Context, Result, Secret, context::Admission};
+use towpath_core::{Context, Error, Result, Retry, Secret, context::Admission};
 
 /// The leave to send a credential once. Dropped before [`goes_out`](Leave::goes_out), the credential counts as not sent; dropped
 /// after it without a verdict, its outcome is unknown.
@@ -24,8 +24,12 @@ impl Leave {
     /// Asks what is remembered of the credential; waits while another process tries it.
     ///
     /// # Errors
-    /// Auth, if it was refused before or the outcome of a try is unknown.
+    /// Auth, if it was refused before or the outcome of a try is unknown. Unavailable in a plan whose credential is a variable that
+    /// is not set: a run would not begin at all, a plan must not put the variable's name on the wire as a password.
     pub async fn ask(ctx: &Context, server: &str, account: &str, secret: &Secret) -> Result<Self> {
+        if ctx.planning() && secret.expose().contains("${") {
+            return Err(Error::unavailable("the credential is a variable that is not set, so the server is not asked").retry(Retry::Never));
+        }
         Ok(Self { admission: Some(ctx.credentials().admit(server, account, secret).await?), out: false })
     }
 
