@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::stub::csv::CsvOptions;
+use towpath_formats::csv::CsvOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::{Error, Result, WriteMode};

@@ -1,6 +1,6 @@
 //! What the files offer: their columns, by a sample of their beginnings.
 
-use crate::stub::{
+use towpath_formats::{
     columns::{self, Columns},
     csv::{CsvDecoder, CsvOptions},
 };

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read as _, path::Path};
 
-use crate::stub::{
+use towpath_formats::{
     csv::{CsvEncoder, CsvOptions},
     json::JsonLines,
 };

@@ -11,7 +11,6 @@ mod raw;
 mod reader;
 mod sink;
 mod source;
-mod stub;
 mod unpack;
 
 use towpath_core::{

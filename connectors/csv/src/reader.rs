@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::stub::csv::{CsvDecoder, CsvOptions, Decoded};
+use towpath_formats::csv::{CsvDecoder, CsvOptions, Decoded};
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::stub::csv::CsvDecoder;
+use towpath_formats::csv::CsvDecoder;
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;

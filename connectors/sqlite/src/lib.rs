@@ -7,7 +7,6 @@ mod error;
 mod fence;
 mod first;
 // Stands in for casts and hashes of the formats crate until it has them.
-mod formats_stub;
 mod load;
 mod reader;
 mod shape;

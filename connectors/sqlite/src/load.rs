@@ -8,6 +8,7 @@ use arrow_select::take::take_record_batch;
 use hashbrown::HashSet;
 use tokio::sync::oneshot;
 use towpath_core::{Checkpoint, Error, Original, Reject, Result, Run, WriteMode, Wrote};
+use towpath_formats::row_hash::row_hashes;
 
 use crate::{
     bind::{Bound, Scratch, Unfit},
@@ -15,7 +16,6 @@ use crate::{
     error::{During as _, refusal},
     fence::{self, Fence, Stand, staging_name},
     first::First,
-    formats_stub::row_hashes,
     shape::{Ready, Shape, filter, widen},
     stage::Stage,
     swap,

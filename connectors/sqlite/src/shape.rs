@@ -7,12 +7,15 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
 use rusqlite::Connection;
 use towpath_core::{Error, ErrorKind, Reject, Result, WriteMode};
+use towpath_formats::{
+    columns::cast_to,
+    row_hash::{keyed_by, row_hashes},
+};
 
 use crate::{
     config::SinkOptions,
     error::During as _,
     fence,
-    formats_stub::{cast_to, keyed_by, row_hashes},
     table::{Kind, Table, column_sql, create_sql, quote, quoted},
 };
 

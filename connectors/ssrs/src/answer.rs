@@ -1,6 +1,6 @@
 //! A report that is arriving: bytes to rows, in bounded memory, whole or an error.
 
-use crate::stub::{CsvDecoder, CsvOptions, Decoded};
+use towpath_formats::csv::{CsvDecoder, CsvOptions, Decoded};
 use arrow_schema::SchemaRef;
 use towpath_core::{Error, Result, Retry};
 

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-use crate::stub::CsvOptions;
+use towpath_formats::csv::CsvOptions;
 use jiff::{
     ToSpan,
     civil::{DateTime, date},

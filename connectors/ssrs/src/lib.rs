@@ -15,7 +15,6 @@ mod parameters;
 mod server;
 mod soap;
 mod source;
-mod stub;
 mod url_access;
 mod windows;
 

@@ -7,7 +7,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::stub::{CsvDecoder, Decoded};
+use towpath_formats::csv::{CsvDecoder, Decoded};
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;

@@ -7,3 +7,4 @@ pub mod conformance;
 pub mod memory;
 pub mod report_server;
 pub mod rows;
+pub mod sample;

@@ -419,7 +419,10 @@ impl CsvDecoder {
     fn reason(&self, fault: Fault) -> String {
         let expected = self.columns.len();
         match fault {
-            Fault::Fields(found) => format!("the record has {found} fields, and the header {expected}"),
+            Fault::Fields(found) => {
+                let s = if found == 1 { "" } else { "s" };
+                format!("the record has {found} field{s}, and {expected} are expected")
+            },
             Fault::Quote => "something stands behind a closing quote".to_owned(),
             Fault::Open => "a quote is not closed".to_owned(),
             Fault::Long => format!("the record is longer than {}", Size(self.dialect.max_record as u64)),

@@ -3,7 +3,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use towpath_testkit::report_server::{Builder, Report, ReportServer, Scheme};
+use towpath_testkit::report_server::{Builder, Report, ReportServer, Scheme, write_log};
 
 const HELP: &str = "\
 towpath-simulate ssrs [OPTIONS]      a report server with the report '/Manufacturing/Production log'
@@ -16,7 +16,9 @@ towpath-simulate ssrs [OPTIONS]      a report server with the report '/Manufactu
   --lockout N       wrong passwords in a row that lock the account (default: 5)
   --first-byte S    seconds of silence before a report flows (default: 0)
   --rate N          bytes of a report a second (default: as fast as it can)
-  --gzip            compress reports";
+  --gzip            compress reports
+
+towpath-simulate sample FILE --rows N     writes N rows of that log as a CSV file, and says what its `columns` are";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -31,11 +33,26 @@ async fn main() -> ExitCode {
                 }
             }
         }
+        Some((what, [file, rows, count])) if what == "sample" && rows == "--rows" => match sample(file, count) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        },
         _ => {
             println!("{HELP}");
             ExitCode::SUCCESS
         }
     }
+}
+
+fn sample(file: &str, rows: &str) -> Result<(), String> {
+    let rows = rows.parse::<u64>().map_err(|error| format!("--rows {rows}: {error}"))?;
+    let written = std::fs::File::create(file).and_then(|mut out| write_log(rows, &mut out));
+    written.map_err(|error| format!("{file}: {error}"))?;
+    println!("{{ Timestamp: timestamp, Torque: float64, Temperature: float64 }}");
+    Ok(())
 }
 
 async fn ssrs(options: &[String]) -> Result<(), String> {
