@@ -1,7 +1,8 @@
 //! The one text of each value: for encoders, and for hashes that must not change when a column gets a type.
 //!
 //! Text as it is; numbers in decimal (`1`, `1.5`, a decimal with all its places `1.50`); `true`, `false`; `2026-01-31`;
-//! `2026-01-31T05:00:00.25` with as many digits as there are, and `Z` where the column has zone UTC.
+//! `2026-01-31T05:00:00.25` with as many digits as there are, in UTC with `Z` where the column
+//! has a zone.
 
 use std::sync::Arc;
 
@@ -25,10 +26,9 @@ pub(crate) enum Writer<'a> {
 
 impl Texts {
     pub(crate) fn new(column: &ArrayRef) -> Result<Self> {
-        let utc = |zone: &str| ["UTC", "Etc/UTC", "Z"].contains(&zone);
         let values = match column.data_type() {
-            // The formatter knows offsets only.
-            DataType::Timestamp(unit, Some(zone)) if utc(zone) => {
+            // A moment has one text, whatever zone it is shown in; and the formatter knows offsets only.
+            DataType::Timestamp(unit, Some(_)) => {
                 let to = DataType::Timestamp(*unit, Some(Arc::from("+00:00")));
                 arrow_cast::cast(column, &to).map_err(|error| Error::internal("cannot read a column").because(error))?
             }

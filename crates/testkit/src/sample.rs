@@ -45,12 +45,12 @@ const SHIFTS: [&str; 3] = ["Early", "Late", "Night"];
 const REMARKS: [&str; 8] = [
     "",
     "",
-    "retightened by hand",
+    "retightened",
     "\"second pass, same tool\"",
     "",
     "checked",
     "\"scanner said \"\"no read\"\"\"",
-    "Prüfung wiederholt",
+    "Prüfung ok",
 ];
 
 /// What can be wrong with a row of [`sample_csv_with_bad_rows`].
@@ -129,9 +129,9 @@ fn one(row: u64, bad: Option<Bad>, out: &mut Vec<u8>) -> io::Result<()> {
     let (year, month, day) = (2026 + day / 336, day / 28 % 12 + 1, day % 28 + 1);
     write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}")?;
     let line = LINES[pick(0, 4) as usize];
-    write!(out, ",{line},{line}-ST{:02},{},", pick(4, 24), 4_500_000_000 + row / 400)?;
+    write!(out, ",{line},ST{:02},{},", pick(4, 24), 4_500_000_000 + row / 400)?;
     out.extend_from_slice(COMPONENTS[pick(12, 8) as usize].as_bytes());
-    write!(out, ",SN{:012},op{:04}", row * 7919 % 1_000_000_000_000, pick(16, 300))?;
+    write!(out, ",SN{:09},op{:04}", row * 7919 % 1_000_000_000, pick(16, 300))?;
     let result = if pick(28, 40) == 0 { "NOK" } else { "OK" };
     write!(out, ",{},{result}", SHIFTS[(hour / 8) as usize % 3])?;
     let torque = pick(34, 9000) + 500;

@@ -422,7 +422,7 @@ impl CsvDecoder {
             Fault::Fields(found) => {
                 let s = if found == 1 { "" } else { "s" };
                 format!("the record has {found} field{s}, and {expected} are expected")
-            },
+            }
             Fault::Quote => "something stands behind a closing quote".to_owned(),
             Fault::Open => "a quote is not closed".to_owned(),
             Fault::Long => format!("the record is longer than {}", Size(self.dialect.max_record as u64)),

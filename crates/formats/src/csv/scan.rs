@@ -306,12 +306,16 @@ impl Scan<'_> {
     /// A record that seems to end before `here`, its line before `end`, has a fault.
     #[cold]
     fn wrong(&mut self, first: usize, here: usize, end: usize, fault: Fault) -> Option<Run> {
-        let long = here - self.record > self.dialect.max_record;
+        // One past the limit must fare as if its end had not been seen.
+        let (limit, fault) = match self.record + self.dialect.max_record {
+            limit if limit < here => (Some(limit), Fault::Long),
+            _ => (None, fault),
+        };
         self.block.spans.truncate(first);
-        if let Some(run) = self.resume(if long { self.record + self.dialect.max_record } else { end }, !long, fault) {
+        if let Some(run) = self.resume(limit.unwrap_or(end), limit.is_none(), fault) {
             return Some(run);
         }
-        self.block.bad.push((self.place(here), if long { Fault::Long } else { fault }));
+        self.block.bad.push((self.place(here), fault));
         self.next(end)
     }
 

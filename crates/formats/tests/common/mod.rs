@@ -1,4 +1,5 @@
 //! Options from text, decoding in any pieces, and a text of what came out.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failure in a test is the message")]
 
 use std::fmt::Write as _;
 
