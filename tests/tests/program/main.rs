@@ -1,0 +1,14 @@
+//! The program as people use it: files, processes, signals, exit codes; nothing of it from inside.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a failure in a test is its message"
+)]
+
+#[allow(dead_code, reason = "it comes before its users")]
+mod kit;
+
+mod kills;
