@@ -271,7 +271,7 @@ impl CsvDecoder {
         let first = if text.is_empty() { None } else { record::first(self.dialect, text, all) };
         let long = match &first {
             None => text.len() > self.dialect.max_record + 1,
-            Some((_, end)) => *end > self.dialect.max_record + 2,
+            Some((fields, _)) => fields.length > self.dialect.max_record,
         };
         if long {
             let what = format!("the header is longer than {}", Size(self.dialect.max_record as u64));

@@ -95,19 +95,19 @@ impl Walk {
 pub(super) fn first(dialect: Dialect, text: &[u8], last: bool) -> Option<(Fields, usize)> {
     let mut walk = Walk::new(dialect);
     let mut values = vec![vec![]];
-    let mut end = None;
+    let mut content = None;
     for (at, byte) in text.iter().enumerate() {
         match walk.step(*byte) {
             Was::Value | Was::LineInQuotes => values.last_mut()?.push(*byte),
             Was::Mark => {}
             Was::FieldEnd => values.push(vec![]),
             Was::RecordEnd => {
-                end = Some((at, *byte));
+                content = Some((at, *byte));
                 break;
             }
         }
     }
-    let end = match end {
+    let end = match content {
         None if last => text.len(),
         None => return None,
         Some((at, b'\r')) => match text.get(at + 1) {
@@ -117,13 +117,16 @@ pub(super) fn first(dialect: Dialect, text: &[u8], last: bool) -> Option<(Fields
         },
         Some((at, _)) => at + 1,
     };
-    Some((Fields { values, whole: !walk.broken && !walk.is_open() }, end))
+    let length = content.map_or(text.len(), |(at, _)| at);
+    Some((Fields { values, length, whole: !walk.broken && !walk.is_open() }, end))
 }
 
 /// A record taken apart.
 #[derive(Debug)]
 pub(super) struct Fields {
     pub(super) values: Vec<Vec<u8>>,
+    /// Its bytes, without the line end.
+    pub(super) length: usize,
     /// Its quotes are in order.
     pub(super) whole: bool,
 }
