@@ -1,4 +1,5 @@
 //! What bytes become, table by table.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failure in a test is the message")]
 
 mod common;
 

@@ -30,14 +30,17 @@ pub fn cast(rows: &RecordBatch, to: &Columns) -> Result<(RecordBatch, Vec<Reject
     for (field, column) in schema.fields().iter().zip(rows.columns()) {
         match to.get(field.name()) {
             None => casting.keep(field, column),
-            Some(of) => casting.cast(field, column, of)?,
+            Some(of) => {
+                let to = Field::new(field.name(), of.data_type(), true).with_metadata(field.metadata().clone());
+                casting.cast(&Arc::new(to), column, of)?;
+            }
         }
     }
     casting.finish(schema.metadata())
 }
 
 /// Casts to the columns of `schema`, found by name, in its order; columns that `schema` lacks are left out, those that `rows` lacks
-/// are NULL. For sinks with typed tables. Rejects are as in [`cast`].
+/// are NULL. For sinks with typed tables. Rejects are as in [`cast`]; NULL where `schema` allows none is one too.
 ///
 /// # Errors
 /// Config, for a type that a column cannot become.
@@ -103,14 +106,12 @@ impl<'a> Casting<'a> {
 
     /// To one of our types.
     fn cast(&mut self, field: &Arc<Field>, column: &ArrayRef, of: &ColumnType) -> Result<()> {
-        let to = of.data_type();
-        let field = Arc::new(Field::new(field.name(), to.clone(), true).with_metadata(field.metadata().clone()));
-        if *column.data_type() == to {
-            self.keep(&field, column);
+        if column.data_type() == field.data_type() {
+            self.keep(field, column);
             return Ok(());
         }
         if !is_text(column) {
-            return self.cast_arrow(&field, column);
+            return self.cast_arrow(field, column);
         }
         let mut builder = Builder::new(Parser::new(of)?);
         let mut bad = vec![];
@@ -138,7 +139,7 @@ impl<'a> Casting<'a> {
             );
         }
         self.columns.push(builder.finish()?);
-        self.fields.push(Arc::clone(&field));
+        self.fields.push(Arc::clone(field));
         let value = text_at(column);
         for row in bad {
             self.refuse(row, field.name(), value(row).unwrap_or_default(), &article(of));
@@ -169,7 +170,15 @@ impl<'a> Casting<'a> {
     }
 
     fn finish(self, metadata: &arrow_schema::Metadata) -> Result<(RecordBatch, Vec<Reject>)> {
-        let Self { rows, fields, columns, bad } = self;
+        let Self { rows, fields, columns, mut bad } = self;
+        for (field, column) in fields.iter().zip(&columns).filter(|(field, _)| !field.is_nullable()) {
+            for row in
+                column.logical_nulls().iter().flat_map(|nulls| (0..nulls.len()).filter(|row| nulls.is_null(*row)))
+            {
+                let reject = || Reject::row(row, format!("column {} is NULL", field.name())).column(field.name());
+                bad.entry(row).or_insert_with(reject);
+            }
+        }
         // A row with a fault may hold a NULL where none may be.
         let open: Vec<_> = fields.iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))).collect();
         let given = |error| Error::data("rows do not fit the schema").because(error);
@@ -180,7 +189,9 @@ impl<'a> Casting<'a> {
             let keep: BooleanArray = (0..rows.num_rows()).map(|row| Some(!bad.contains_key(&row))).collect();
             cast = arrow_select::filter::filter_record_batch(&cast, &keep).map_err(given)?;
         }
-        let cast = cast.with_schema(schema(fields)).map_err(given)?;
+        let options = options.with_row_count(Some(cast.num_rows()));
+        let cast =
+            RecordBatch::try_new_with_options(schema(fields), cast.columns().to_vec(), &options).map_err(given)?;
         Ok((cast, bad.into_values().collect()))
     }
 }

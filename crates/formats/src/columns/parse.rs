@@ -265,9 +265,9 @@ fn iso_moment(value: &[u8]) -> Option<(i64, &[u8])> {
             if count == 0 || count > 9 {
                 return None;
             }
-            for at in 0..6 {
-                fraction = fraction * 10 + if at < count { i64::from(digits[at] - b'0') } else { 0 };
-            }
+            fraction = (0..6).fold(0, |fraction, at| {
+                fraction * 10 + digits.get(at).filter(|_| at < count).map_or(0, |digit| i64::from(digit - b'0'))
+            });
             rest = &digits[count..];
         }
     }

@@ -1,6 +1,6 @@
 //! Bytes that come in any pieces become batches.
 
-use std::collections::VecDeque;
+use std::{cell::Cell, collections::VecDeque};
 
 use arrow_array::{BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
@@ -15,7 +15,7 @@ use super::{
     record::{self, Walk, Was},
     scan::{self, Block, Fault, Place, Reach, Stop},
 };
-use crate::columns::{Builder, Cell, Nulls, Parser, article, shown};
+use crate::columns::{Builder, Cell as Value, Nulls, Parser, article, shown};
 
 /// Rows of a batch, at most.
 const ROWS: u32 = 8192;
@@ -389,7 +389,7 @@ impl CsvDecoder {
             let rest = piece.split_off(used.min(piece.len()));
             // The line end stands behind the last byte of the text.
             let kept = (long.text - before).min(KEPT.saturating_sub(before));
-            long.kept.extend_from_slice(&self.input.original(&piece, 0..kept));
+            long.kept.extend_from_slice(&self.input.original(piece.get(..kept).unwrap_or_default(), 0));
             self.at.byte += self.input.consume(&piece);
             if ended {
                 if !rest.is_empty() {
@@ -433,19 +433,28 @@ impl CsvDecoder {
     fn gather(&mut self, text: &[u8], done: usize) -> Result<()> {
         let done_text = text.get(..done).unwrap_or_default();
         let mut block = std::mem::take(&mut self.block);
-        let position = |place: &Place, at: RowPosition, input: &Input| RowPosition {
+        let (at, input) = (self.at, &self.input);
+        // Rejects mostly come in order, so what was counted for one is not counted again for the next.
+        let counted = Cell::new((0, 0));
+        let came_at = |start: usize| {
+            let (from, before) = Some(counted.get()).filter(|(from, _)| *from <= start).unwrap_or_default();
+            let came = before + input.came_as(text.get(from..start).unwrap_or_default());
+            counted.set((start, came));
+            came
+        };
+        let position = |place: &Place| RowPosition {
             record: at.record + u64::from(place.record),
             line: at.line + u64::from(place.line),
-            byte: at.byte + input.came_as(text.get(..place.start as usize).unwrap_or_default()) as u64,
+            byte: at.byte + came_at(place.start as usize) as u64,
         };
-        let (at, input) = (self.at, &self.input);
         let reject = |place: &Place, reason: String| {
-            let range = place.start as usize..place.end as usize;
-            Reject::bytes(input.original(text, range), position(place, at, input), reason)
+            let value = text.get(place.start as usize..place.end as usize).unwrap_or_default();
+            let original = input.original(value, came_at(place.start as usize));
+            Reject::bytes(original, position(place), reason)
         };
         let first = [block.rows.first(), block.bad.first().map(|(place, _)| place)];
         if let Some(place) = first.into_iter().flatten().min_by_key(|place| place.record) {
-            self.batch.first.get_or_insert_with(|| position(place, at, input));
+            self.batch.first.get_or_insert_with(|| position(place));
         }
         for (place, fault) in &block.bad {
             let mut place = *place;
@@ -475,7 +484,7 @@ impl CsvDecoder {
             for ((column, from), field) in self.columns.iter_mut().zip(&layout.from).zip(layout.schema.fields()) {
                 let cell = |row: &[scan::Span]| {
                     let (base, start, end) = row[*from].within(text, unescaped);
-                    Cell { base, start, end }
+                    Value { base, start, end }
                 };
                 let cells = spans.chunks_exact(width).map(|row| Some(cell(row)));
                 column.extend(cells, &self.nulls, |row| {

@@ -1,7 +1,5 @@
 //! Bytes of any encoding as UTF-8, and back to where they stood.
 
-use std::ops::Range;
-
 use bytes::{Bytes, BytesMut};
 
 use super::Encoding;
@@ -138,14 +136,12 @@ impl Input {
         }
     }
 
-    /// The bytes of a part of `text` as they came; `text` begins where [`consume`](Input::consume) has come to.
-    pub(super) fn original(&self, text: &[u8], part: Range<usize>) -> Bytes {
-        let value = text.get(part.clone()).unwrap_or_default();
+    /// The bytes of `value` as they came, the first of them `came_at` bytes behind where [`consume`](Input::consume) has come to.
+    pub(super) fn original(&self, value: &[u8], came_at: usize) -> Bytes {
         if self.is_plain() {
             return Bytes::copy_from_slice(value);
         }
-        let start = self.came_as(text.get(..part.start).unwrap_or_default());
-        Bytes::copy_from_slice(self.raw.get(start..start + self.came_as(value)).unwrap_or_default())
+        Bytes::copy_from_slice(self.raw.get(came_at..came_at + self.came_as(value)).unwrap_or_default())
     }
 
     /// `text` is done with: how many bytes it came as.

@@ -137,10 +137,11 @@ pub(super) fn resume_at(dialect: Dialect, text: &[u8], fields: usize, last: bool
     let mut walk = Walk::new(dialect);
     for (at, byte) in text.iter().enumerate() {
         match walk.step(*byte) {
-            Was::LineInQuotes if !(*byte == b'\r' && text.get(at + 1) == Some(&b'\n')) => {
-                if well_formed(dialect, text.get(at + 1..).unwrap_or_default(), fields, last) {
-                    return Some(at + 1);
-                }
+            Was::LineInQuotes
+                if !(*byte == b'\r' && text.get(at + 1) == Some(&b'\n'))
+                    && well_formed(dialect, text.get(at + 1..).unwrap_or_default(), fields, last) =>
+            {
+                return Some(at + 1);
             }
             Was::RecordEnd => return None,
             _ => {}
