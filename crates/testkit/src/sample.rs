@@ -12,7 +12,8 @@ pub const COLUMNS: &str = "columns:
   Temperature: float64
 ";
 
-const HEADER: &str = "Timestamp,Line,Station,OrderNo,Component,SerialNo,Operator,Shift,Result,Torque,Temperature,Remark";
+const HEADER: &str =
+    "Timestamp,Line,Station,OrderNo,Component,SerialNo,Operator,Shift,Result,Torque,Temperature,Remark";
 
 /// The same as a list.
 pub const NAMES: [&str; 12] = [
