@@ -78,9 +78,14 @@ fn every_version_is_written_once() {
         let manifest = PathBuf::from(package["manifest_path"].as_str().unwrap());
         let lines = text(&manifest);
         let own = lines.lines().filter(|line| line.contains("version = \"") || line.contains(" = \""));
-        let own: Vec<_> = own.filter(|line| !["name =", "description =", "path ="].iter().any(|key| line.starts_with(key))).collect();
+        let own: Vec<_> =
+            own.filter(|line| !["name =", "description =", "path ="].iter().any(|key| line.starts_with(key))).collect();
         assert!(own.is_empty(), "{}: write versions in the workspace's Cargo.toml: {own:?}", manifest.display());
-        assert!(lines.contains("[lints]\nworkspace = true"), "{}: the workspace's lints are not taken", manifest.display());
+        assert!(
+            lines.contains("[lints]\nworkspace = true"),
+            "{}: the workspace's lints are not taken",
+            manifest.display()
+        );
     }
 }
 
@@ -92,7 +97,8 @@ fn folders_bundle_and_inventory_are_the_same_set() {
         .filter(|name| name != "bundle")
         .collect();
     let metadata = metadata();
-    let bundle = metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == "towpath-bundle").unwrap();
+    let bundle =
+        metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == "towpath-bundle").unwrap();
     let bundled: BTreeSet<String> = bundle["dependencies"]
         .as_array()
         .unwrap()

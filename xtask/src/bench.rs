@@ -44,7 +44,8 @@ fn spine() -> Fallible {
     let mut figures = Vec::new();
 
     let replace = bench.pipeline("replace", &format!("{url}/log.csv"), &columns, "write: replace")?;
-    let insert = bench.pipeline("insert_new", &format!("{url}/log.csv"), &columns, "write: insert_new, key: row_hash")?;
+    let insert =
+        bench.pipeline("insert_new", &format!("{url}/log.csv"), &columns, "write: insert_new, key: row_hash")?;
     eprintln!("replace …");
     let (ours, rival) = side_by_side(TIMES, || bench.load_anew(&replace), || bench.import())?;
     let peak_replace = ours.peak_mib()?;
@@ -64,7 +65,11 @@ fn spine() -> Fallible {
         let run = bench.load_anew(&pipeline)?;
         let large = run.peak_mib()?;
         figures.push(Figure {
-            job: if name == "replace10" { "peak memory, `replace`, 1M and 10M rows" } else { "peak memory, `insert_new`, 1M and 10M rows" },
+            job: if name == "replace10" {
+                "peak memory, `replace`, 1M and 10M rows"
+            } else {
+                "peak memory, `insert_new`, 1M and 10M rows"
+            },
             ours: format!("{peak:.0} MiB, {large:.0} MiB"),
             rival: "–".to_owned(),
             reached: format!("{:+.0} %", (large / peak - 1.0) * 100.0),

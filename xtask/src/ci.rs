@@ -63,11 +63,21 @@ fn deny() -> Fallible {
 
 /// How much of core and engine the tests reach, where the tool can be had.
 fn coverage() -> Fallible {
-    let has_tool = Command::new("cargo").args(["llvm-cov", "--version"]).output().is_ok_and(|output| output.status.success());
+    let has_tool =
+        Command::new("cargo").args(["llvm-cov", "--version"]).output().is_ok_and(|output| output.status.success());
     if !has_tool {
         println!("SKIPPED: coverage, because cargo-llvm-cov is not installed");
         return Ok(());
     }
-    let arguments = ["llvm-cov", "--package", "towpath-core", "--package", "towpath-engine", "--summary-only", "--fail-under-lines", "90"];
+    let arguments = [
+        "llvm-cov",
+        "--package",
+        "towpath-core",
+        "--package",
+        "towpath-engine",
+        "--summary-only",
+        "--fail-under-lines",
+        "90",
+    ];
     cmd::run(&mut cmd::cargo(arguments))
 }

@@ -25,7 +25,9 @@ pub(crate) fn run(arguments: &[String]) -> Fallible {
     simulate.args(["ssrs", "--rows", &ROWS_AN_HOUR.to_string()]).stdout(Stdio::piped());
     let mut server = cmd::Background::start(&mut simulate)?;
     let url = server.first_line()?;
-    println!("A report server listens on {url}: {HOURS} hours of a production log, {ROWS_AN_HOUR} rows an hour, behind NTLM.\n");
+    println!(
+        "A report server listens on {url}: {HOURS} hours of a production log, {ROWS_AN_HOUR} rows an hour, behind NTLM.\n"
+    );
 
     let load = folder.join("production_log.yaml");
     let text = pipeline(&url);
@@ -35,7 +37,11 @@ pub(crate) fn run(arguments: &[String]) -> Fallible {
     let towpath = |arguments: &[&str]| {
         let mut command = Command::new(&programs.towpath);
         // The demo looks at nothing else on this machine.
-        command.current_dir(&folder).args(arguments).env("TOWPATH_STATE_DIR", folder.join("state")).env("DEMO_PASSWORD", "secret");
+        command
+            .current_dir(&folder)
+            .args(arguments)
+            .env("TOWPATH_STATE_DIR", folder.join("state"))
+            .env("DEMO_PASSWORD", "secret");
         println!("$ towpath {}", arguments.join(" "));
         cmd::run(&mut command)?;
         println!();

@@ -15,8 +15,10 @@ pub(crate) fn run(arguments: &[String]) -> Fallible {
     let towpath = cmd::target_dir()?.join("debug/towpath");
     let folder = cmd::root().join("docs/reference");
     let list = cmd::output(Command::new(&towpath).args(["connectors", "--json"]))?;
-    let list: serde_json::Value = serde_json::from_str(&list).map_err(|error| format!("towpath connectors --json: {error}"))?;
-    let names: Vec<&str> = list.as_array().into_iter().flatten().filter_map(|entry| entry.get("name")?.as_str()).collect();
+    let list: serde_json::Value =
+        serde_json::from_str(&list).map_err(|error| format!("towpath connectors --json: {error}"))?;
+    let names: Vec<&str> =
+        list.as_array().into_iter().flatten().filter_map(|entry| entry.get("name")?.as_str()).collect();
     if names.is_empty() {
         return Err("towpath knows no connectors".to_owned());
     }

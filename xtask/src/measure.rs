@@ -70,7 +70,8 @@ impl Limits {
         let name = format!("towpath-bench-{}", std::process::id());
         let all = Path::new("/sys/fs/cgroup");
         if all.join("cgroup.controllers").is_file() {
-            let limits = Self { groups: vec![all.join(&name)], how: "cgroup v2: cpu.max 50000 100000, memory.max 256 MiB" };
+            let limits =
+                Self { groups: vec![all.join(&name)], how: "cgroup v2: cpu.max 50000 100000, memory.max 256 MiB" };
             limits.set(0, "cpu.max", "50000 100000")?;
             limits.set(0, "memory.max", "268435456")?;
             return Ok(limits);
@@ -92,7 +93,8 @@ impl Limits {
 
     /// A shell that enters the group and becomes the program.
     pub(crate) fn within(&self, program: &Path) -> Command {
-        let enter: String = self.groups.iter().map(|group| format!("echo $$ > {}/cgroup.procs; ", group.display())).collect();
+        let enter: String =
+            self.groups.iter().map(|group| format!("echo $$ > {}/cgroup.procs; ", group.display())).collect();
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("{enter}exec \"$0\" \"$@\"")).arg(program);
         command

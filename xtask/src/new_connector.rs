@@ -42,7 +42,11 @@ fn write(root: &Path, name: &str) -> Fallible {
     let package = format!("towpath-connector-{name}");
     edit(&root.join("Cargo.toml"), "towpath-connector-", &format!("{package} = {{ path = \"connectors/{name}\" }}"))?;
     edit(&root.join("connectors/bundle/Cargo.toml"), "towpath-connector-", &format!("{package}.workspace = true"))?;
-    edit(&root.join("connectors/bundle/src/lib.rs"), "use towpath_connector_", &format!("use towpath_connector_{name} as _;"))
+    edit(
+        &root.join("connectors/bundle/src/lib.rs"),
+        "use towpath_connector_",
+        &format!("use towpath_connector_{name} as _;"),
+    )
 }
 
 fn put(path: &Path, text: &str) -> Fallible {
@@ -74,7 +78,11 @@ pub(crate) fn check() -> Fallible {
     }
     write(&copy, "probe")?;
     let mut test = cmd::cargo(["test", "--offline", "--package", "towpath-connector-probe"]);
-    let output = test.current_dir(&copy).env("CARGO_TARGET_DIR", cmd::target_dir()?).output().map_err(|error| error.to_string())?;
+    let output = test
+        .current_dir(&copy)
+        .env("CARGO_TARGET_DIR", cmd::target_dir()?)
+        .output()
+        .map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
         return Err("the tests of a connector that does nothing pass".to_owned());

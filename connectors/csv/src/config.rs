@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use towpath_formats::csv::CsvOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::{Error, Result, WriteMode};
+use towpath_formats::csv::CsvOptions;
 use towpath_http::{HttpOptions, Url};
 
 /// Options of the `csv` source: files by `path`, or by `url`.

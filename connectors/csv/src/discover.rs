@@ -1,12 +1,12 @@
 //! What the files offer: their columns, by a sample of their beginnings.
 
+use arrow_array::RecordBatch;
+use serde_json::json;
+use towpath_core::{Error, Result, source::Discovery};
 use towpath_formats::{
     columns::{self, Columns},
     csv::{CsvDecoder, CsvOptions},
 };
-use arrow_array::RecordBatch;
-use serde_json::json;
-use towpath_core::{Error, Result, source::Discovery};
 
 use crate::{listing::Item, reader::Reader};
 

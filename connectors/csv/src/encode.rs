@@ -2,13 +2,13 @@
 
 use std::{fs::File, io::Read as _, path::Path};
 
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use towpath_core::{Error, Result};
 use towpath_formats::{
     csv::{CsvEncoder, CsvOptions},
     json::JsonLines,
 };
-use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
-use towpath_core::{Error, Result};
 
 use crate::{
     config::{Format, SinkOptions},

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use towpath_formats::csv::{CsvDecoder, CsvOptions, Decoded};
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use towpath_core::{Context, Error, Mark, Piece, Result, RowPosition};
+use towpath_formats::csv::{CsvDecoder, CsvOptions, Decoded};
 use towpath_http::Client;
 
 use crate::{

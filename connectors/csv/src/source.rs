@@ -5,7 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use towpath_formats::csv::CsvDecoder;
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
@@ -17,6 +16,7 @@ use towpath_core::{
     Context, Error, Known, Mark, Name, Next, Partition, Piece, Position, Result, Resume, Run, Source, SourcePlan, Work,
     source::{Discovery, Replay},
 };
+use towpath_formats::csv::CsvDecoder;
 use towpath_http::Client;
 
 use crate::{

@@ -1,8 +1,8 @@
 //! A report that is arriving: bytes to rows, in bounded memory, whole or an error.
 
-use towpath_formats::csv::{CsvDecoder, CsvOptions, Decoded};
 use arrow_schema::SchemaRef;
 use towpath_core::{Error, Result, Retry};
+use towpath_formats::csv::{CsvDecoder, CsvOptions, Decoded};
 
 use crate::server::Rendering;
 

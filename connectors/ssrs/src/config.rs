@@ -2,7 +2,6 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-use towpath_formats::csv::CsvOptions;
 use jiff::{
     ToSpan,
     civil::{DateTime, date},
@@ -13,6 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 use towpath_core::{Error, Period, Result};
+use towpath_formats::csv::CsvOptions;
 use towpath_http::{HttpOptions, Url};
 
 use crate::windows::Grid;

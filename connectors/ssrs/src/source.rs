@@ -7,7 +7,6 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use towpath_formats::csv::{CsvDecoder, Decoded};
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
@@ -17,6 +16,7 @@ use towpath_core::{
     SourcePlan, Work,
     source::{Discovery, Replay},
 };
+use towpath_formats::csv::{CsvDecoder, Decoded};
 use towpath_http::shown;
 
 use crate::{

@@ -49,6 +49,9 @@ pub struct Standing {
     /// That run has also read the window that was still running.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub current: bool,
+    /// How many windows that run has read.
+    #[serde(default)]
+    pub taken: u64,
 }
 
 /// What is to be known to choose windows.
@@ -206,7 +209,9 @@ impl Grid {
             run: wanted.run.to_owned(),
             run_at: begin,
             current: inside.is_some_and(|inside| inside.current),
+            taken: inside.map_or(0, |inside| inside.taken),
         };
+        let before = standing.taken;
         if let Some(inside) = inside {
             standing.next_from = inside.next_from;
         }
@@ -226,20 +231,30 @@ impl Grid {
             standing.done = standing.done.max(at);
             // What was read when it was older than the look-back is not read again.
             standing.next_from = keep_from.min(at);
+            standing.taken += 1;
             planned.push(Planned { window, again, current: false, then: standing.clone() });
         }
         if wanted.include_current && !standing.current && begin <= complete {
             let window = self.window(complete);
             standing.current = true;
+            standing.taken += 1;
             if self.exists(&window) {
                 planned.push(Planned { window, again: false, current: true, then: standing });
             }
         }
-        self.limit(planned, wanted, start)
+        self.limit(planned, before, wanted, start)
     }
 
-    fn limit(&self, mut planned: Vec<Planned>, wanted: &Wanted<'_>, start: Option<DateTime>) -> Result<Vec<Planned>> {
-        let Some(most) = wanted.most.and_then(|most| usize::try_from(most).ok()) else { return Ok(planned) };
+    /// `taken`: how many windows the run has read before it was taken up.
+    fn limit(
+        &self,
+        mut planned: Vec<Planned>,
+        taken: u64,
+        wanted: &Wanted<'_>,
+        start: Option<DateTime>,
+    ) -> Result<Vec<Planned>> {
+        let left = wanted.most.map(|most| most.saturating_sub(taken));
+        let Some(most) = left.and_then(|left| usize::try_from(left).ok()) else { return Ok(planned) };
         if planned.len() > most && wanted.whole && start.is_some() {
             let what = format!(
                 "{} windows lie between window.start and now, max_windows_per_run is {most}, and this pipeline reads all of them in each run",

@@ -16,7 +16,9 @@ async fn main() -> Result<()> {
     let table = target.clone();
     let graph = Pipeline::new("squares")
         .channel("numbers", batches)
-        .map("squared", &["numbers"], |rows| numbers(rows.column(0).as_primitive::<Int64Type>().iter().flatten().map(|n| n * n)))
+        .map("squared", &["numbers"], |rows| {
+            numbers(rows.column(0).as_primitive::<Int64Type>().iter().flatten().map(|n| n * n))
+        })
         .sink("table", &["squared"], move || Ok(table.sink(WriteMode::Append, Key::None)))
         .build()?;
     tokio::spawn(async move {

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use towpath_core::{
-    Checkpoint, Context, Error, ErrorKind, Held, Known, Name, Resume, Result, Run, Sink, SinkPlan, Source, SourcePlan,
+    Checkpoint, Context, Error, ErrorKind, Held, Known, Name, Result, Resume, Run, Sink, SinkPlan, Source, SourcePlan,
     TransformPlan, WriteMode, checkpoint::Positions, pipeline::Role,
 };
 
@@ -133,7 +133,11 @@ impl Attempt<'_> {
             if other && !newest.last && !self.new_run && !*self.begun && !replaces {
                 return Ok(Prepared::Done(Came::Across(newest.run.clone())));
             }
-            if !other && sinks.iter().all(|sink| sink.held.as_ref().is_some_and(|held| held.last && held.run.id == self.run.id)) {
+            if !other
+                && sinks
+                    .iter()
+                    .all(|sink| sink.held.as_ref().is_some_and(|held| held.last && held.run.id == self.run.id))
+            {
                 // Its process died, or lost the answer, before it could say so. The run asked for is this one: to read everything
                 // once more would double it.
                 tracing::info!("everything was committed already: the run is over");
@@ -222,7 +226,11 @@ impl Attempt<'_> {
         Standing { name: self.graph.sinks[sink.index].name.clone(), mode: sink.plan.mode, held: sink.held.clone() }
     }
 
-    async fn plan_all(&self, resume: &Resume, cancel: &CancellationToken) -> Result<(Vec<PlannedSource>, BTreeMap<Name, TransformPlan>)> {
+    async fn plan_all(
+        &self,
+        resume: &Resume,
+        cancel: &CancellationToken,
+    ) -> Result<(Vec<PlannedSource>, BTreeMap<Name, TransformPlan>)> {
         let mut known: BTreeMap<Name, Known> = BTreeMap::new();
         let mut sources = Vec::new();
         for node in &self.graph.sources {
@@ -251,11 +259,18 @@ impl Attempt<'_> {
         for (source, node) in sources.iter().zip(&self.graph.sources) {
             now.insert(node.name.clone(), source.plan.identity.as_str().into());
             let append = self.graph.sinks_of(&node.name).into_iter().find(|name| {
-                sinks.iter().any(|sink| self.graph.sinks[sink.index].name == *name && sink.plan.mode == WriteMode::Append)
+                sinks
+                    .iter()
+                    .any(|sink| self.graph.sinks[sink.index].name == *name && sink.plan.mode == WriteMode::Append)
             });
             if let (true, Some(sink)) = (source.plan.rereads, append) {
-                let what = format!("source {} reads again what earlier runs have read (lookback), and sink {sink} appends: rows would double", node.name);
-                return Err(Error::config(what).hint("use `write: insert_new` or `upsert` with a key, or leave `lookback` out"));
+                let what = format!(
+                    "source {} reads again what earlier runs have read (lookback), and sink {sink} appends: rows would double",
+                    node.name
+                );
+                return Err(
+                    Error::config(what).hint("use `write: insert_new` or `upsert` with a key, or leave `lookback` out")
+                );
             }
         }
         for sink in sinks {
@@ -270,12 +285,15 @@ impl Attempt<'_> {
                 // Positions of an ended run matter only where the source reads on from them.
                 let matters = same_run || source.is_some_and(|index| sources[index].plan.carries);
                 if let Some(before) = from.run.fingerprint.get(name).filter(|before| matters && before != &identity) {
-                    let what = if same_run { "the run to be taken up was begun with" } else { "its positions were made with" };
-                    return Err(Error::conflict(format!("{name} is now '{identity}', but {what} '{before}'")).hint(if same_run {
-                        "bring the config back, or leave that run behind with --new-run"
-                    } else {
-                        "bring the config back, or begin anew with `towpath state reset checkpoint`"
-                    }));
+                    let what =
+                        if same_run { "the run to be taken up was begun with" } else { "its positions were made with" };
+                    return Err(Error::conflict(format!("{name} is now '{identity}', but {what} '{before}'")).hint(
+                        if same_run {
+                            "bring the config back, or leave that run behind with --new-run"
+                        } else {
+                            "bring the config back, or begin anew with `towpath state reset checkpoint`"
+                        },
+                    ));
                 }
             }
         }
@@ -309,7 +327,10 @@ impl Attempt<'_> {
             Ok(Ended::Stopped) | Err(_) => cancel.cancel(),
         }
         // First they may end by themselves, then they are told to, then they are dropped.
-        for force in [|_: &mut JoinSet<_>, cancel: &CancellationToken| cancel.cancel(), |tasks: &mut JoinSet<_>, _: &_| tasks.abort_all()] {
+        for force in [
+            |_: &mut JoinSet<_>, cancel: &CancellationToken| cancel.cancel(),
+            |tasks: &mut JoinSet<_>, _: &_| tasks.abort_all(),
+        ] {
             let ending = async {
                 while let Some(joined) = tasks.join_next().await {
                     first = worse(first.take(), outcome(joined));
@@ -325,7 +346,9 @@ impl Attempt<'_> {
             tasks.detach_all();
         }
         *self.dead_letters = letters.count();
-        if ended.is_err() && let Err(error) = letters.sync() {
+        if ended.is_err()
+            && let Err(error) = letters.sync()
+        {
             // They are for whoever looks for the cause; the next attempt makes them anew.
             tracing::warn!("{error}");
         }
@@ -384,7 +407,12 @@ impl Attempt<'_> {
     }
 
     #[allow(clippy::type_complexity, reason = "on failure the sinks go back to whoever closes them")]
-    fn build(&self, ready: Ready, sinks: Vec<OpenSink>, cancel: &CancellationToken) -> Result<Built, (Error, Vec<OpenSink>)> {
+    fn build(
+        &self,
+        ready: Ready,
+        sinks: Vec<OpenSink>,
+        cancel: &CancellationToken,
+    ) -> Result<Built, (Error, Vec<OpenSink>)> {
         let Ready { resume, start, sources, transforms, one_epoch, begin_anew: _ } = ready;
         let graph = self.graph;
         let active: BTreeSet<Name> = match &start {
@@ -448,7 +476,12 @@ impl Attempt<'_> {
             let settled = Arc::new(SettledQueue::default());
             queues.push(Arc::clone(&settled));
             let index = source_handles.len();
-            source_handles.push(SourceHandle { name: node.name.clone(), settled: Arc::clone(&settled), state: SourceState::Reading, at: start.clone() });
+            source_handles.push(SourceHandle {
+                name: node.name.clone(),
+                settled: Arc::clone(&settled),
+                state: SourceState::Reading,
+                at: start.clone(),
+            });
             let reading = SourceStage {
                 stage: stage(&node.name, Role::Source, &ctx, &node.common),
                 index,
@@ -489,7 +522,9 @@ impl Attempt<'_> {
             let holds = transforms.get(&node.name).is_some_and(|plan| plan.holds);
             let make = Arc::clone(&node.make);
             let inputs = node.inputs.clone();
-            tasks.spawn(TransformStage { stage, make, inputs, items, flight: Arc::clone(&flight), workers, holds }.run());
+            tasks.spawn(
+                TransformStage { stage, make, inputs, items, flight: Arc::clone(&flight), workers, holds }.run(),
+            );
         }
         for (open, stage) in sink_stages {
             let node = &graph.sinks[open.index];
@@ -497,7 +532,10 @@ impl Attempt<'_> {
             let (commands, receiver) = mpsc::channel(1);
             let (told, input_ended) = oneshot::channel();
             let early_publish = open.plan.early_publish && node.common.after.is_empty() && !one_epoch;
-            handles.push((open.index, SinkHandle { name: node.name.clone(), commands, input_ended: Some(input_ended), early_publish }));
+            handles.push((
+                open.index,
+                SinkHandle { name: node.name.clone(), commands, input_ended: Some(input_ended), early_publish },
+            ));
             let sink_stage = SinkStage {
                 stage,
                 sink: open.sink,
@@ -518,8 +556,12 @@ impl Attempt<'_> {
                 Ok(())
             });
         }
-        let place: BTreeMap<usize, usize> = handles.iter().enumerate().map(|(place, (index, _))| (*index, place)).collect();
-        let groups = groups.into_iter().map(|group| group.into_iter().filter_map(|sink| place.get(&sink).copied()).collect()).collect();
+        let place: BTreeMap<usize, usize> =
+            handles.iter().enumerate().map(|(place, (index, _))| (*index, place)).collect();
+        let groups = groups
+            .into_iter()
+            .map(|group| group.into_iter().filter_map(|sink| place.get(&sink).copied()).collect())
+            .collect();
         let catching_up = until.is_some();
         let coordinator = Coordinator {
             run: self.run.clone(),
@@ -545,11 +587,20 @@ impl Attempt<'_> {
 
     fn letters(&self, sinks: &[OpenSink], epoch: u64) -> Result<Arc<Letters>> {
         let all: Vec<Name> = self.graph.sinks.iter().map(|node| node.name.clone()).collect();
-        let epochs: BTreeMap<&str, u64> =
-            sinks.iter().map(|sink| (&*self.graph.sinks[sink.index].name, sink.held.as_ref().map_or(0, |held| held.epoch).max(sink.seen))).collect();
+        let epochs: BTreeMap<&str, u64> = sinks
+            .iter()
+            .map(|sink| {
+                (&*self.graph.sinks[sink.index].name, sink.held.as_ref().map_or(0, |held| held.epoch).max(sink.seen))
+            })
+            .collect();
         let epoch_of = |sink: &str| epochs.get(sink).copied().unwrap_or(u64::MAX);
         let folder = self.engine.dead_letters(self.graph);
-        let file = DeadLetters::open_with(&folder, self.run, |domain| letters::committed(domain, epoch_of, &all), self.engine.rules.letters)?;
+        let file = DeadLetters::open_with(
+            &folder,
+            self.run,
+            |domain| letters::committed(domain, epoch_of, &all),
+            self.engine.rules.letters,
+        )?;
         Ok(Arc::new(Letters::new(self.graph, self.run, file, epoch + 1)))
     }
 }
@@ -578,12 +629,16 @@ struct Built {
 }
 
 /// Plans the transforms in order; `known` has the sources' schemas and is given the transforms'.
-pub(crate) fn plan_transforms(graph: &Graph, known: &mut BTreeMap<Name, Known>) -> Result<BTreeMap<Name, TransformPlan>> {
+pub(crate) fn plan_transforms(
+    graph: &Graph,
+    known: &mut BTreeMap<Name, Known>,
+) -> Result<BTreeMap<Name, TransformPlan>> {
     let mut plans = BTreeMap::new();
     for node in &graph.transforms {
         let place = |error: Error| error.at(format!("transform {}", node.name));
         let transform = (node.make)()?;
-        let inputs: Vec<_> = node.inputs.iter().map(|input| (input.clone(), known.get(input).cloned().unwrap_or(Known::No))).collect();
+        let inputs: Vec<_> =
+            node.inputs.iter().map(|input| (input.clone(), known.get(input).cloned().unwrap_or(Known::No))).collect();
         let plan = transform.plan(&inputs).map_err(place)?;
         let alone = plan.stateful || plan.holds;
         if alone && node.common.workers.is_some_and(|workers| workers.bounds().1 > 1) {

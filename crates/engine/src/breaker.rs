@@ -50,6 +50,15 @@ impl Breaker {
         Self { store, origin: origin.into(), resource: resource.unwrap_or_default().to_owned() }
     }
 
+    /// Looks whether a call may be made now. Claims nothing.
+    pub fn look(&self) -> Result<()> {
+        let Some(stored) = self.store.read(|db| self.stored(db))? else { return Ok(()) };
+        match stored.closed_for.map(|left| left.max(stored.probed_for)) {
+            Some(left) if left > 0 => Err(self.open(&stored, left)),
+            _ => Ok(()),
+        }
+    }
+
     /// Asks whether a call may be made, which will have ended `deadline` from now. An error says why not, and until when.
     pub fn ask(&self, deadline: Duration) -> Result<()> {
         // Nearly always there is nothing.
@@ -79,16 +88,20 @@ impl Breaker {
             return Ok(());
         }
         self.store.write(|db| {
-            db.prepare_cached("DELETE FROM breakers WHERE origin = ?1 AND resource = ?2")?.execute([&self.origin, &self.resource])?;
+            db.prepare_cached("DELETE FROM breakers WHERE origin = ?1 AND resource = ?2")?
+                .execute([&self.origin, &self.resource])?;
             Ok(())
         })
     }
 
     /// A call failed. Counts if it is the server that failed.
     pub fn failed(&self, error: &Error) -> Result<()> {
-        if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
+        match error.kind() {
+            ErrorKind::Unavailable | ErrorKind::Timeout => {}
+            // The server said nothing, or was not asked.
+            ErrorKind::Config | ErrorKind::Internal | ErrorKind::Cancelled | ErrorKind::Auth => return Ok(()),
             // It answered.
-            return self.succeeded();
+            _ => return self.succeeded(),
         }
         self.store.write(|db| {
             let before = self.stored(db)?;
@@ -106,7 +119,14 @@ impl Breaker {
         self.store.write(|db| self.put(db, 1, error.message(), None, Some(DENIED.as_millis() as i64)))
     }
 
-    fn put(&self, db: &Connection, failures: u32, reason: &str, since: Option<String>, pause: Option<i64>) -> Result<(), Fault> {
+    fn put(
+        &self,
+        db: &Connection,
+        failures: u32,
+        reason: &str,
+        since: Option<String>,
+        pause: Option<i64>,
+    ) -> Result<(), Fault> {
         let now = self.store.clock().now();
         let since = since.unwrap_or_else(|| format!("{:.0}", self.store.clock().wall()));
         db.prepare_cached(
@@ -152,15 +172,21 @@ impl Breaker {
         let Stored { failures, reason, since, .. } = stored;
         let hint = "`towpath state reset breaker` lets it be asked at once";
         if !resource.is_empty() && *failures == 1 {
-            let what = format!("{resource} at {origin} was denied at {since}, and is left alone for another {}: {reason}", human(left));
+            let what = format!(
+                "{resource} at {origin} was denied at {since}, and is left alone for another {}: {reason}",
+                human(left)
+            );
             return Error::auth(what).hint(format!("have the right given on the server; then {hint}"));
         }
         let what = format!("{origin} {resource}").trim_end().to_owned();
         let times = if *failures == 1 { "time" } else { "times in a row" };
-        Error::unavailable(format!("{what} has failed {failures} {times} since {since}, and is left alone for another {}", human(left)))
-            .because(reason.clone())
-            .retry(Retry::Never)
-            .hint(hint)
+        Error::unavailable(format!(
+            "{what} has failed {failures} {times} since {since}, and is left alone for another {}",
+            human(left)
+        ))
+        .because(reason.clone())
+        .retry(Retry::Never)
+        .hint(hint)
     }
 }
 

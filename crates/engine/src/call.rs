@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A server that asks for a longer pause than this is not waited for: the run ends, and the next one asks again.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// How often one who waits for another process's request looks.
 const POLL: Duration = Duration::from_millis(250);
 
@@ -94,20 +94,26 @@ impl CallDoor {
         let deadline = call.deadline.unwrap_or(self.call_deadline);
         let gate = Gate::new(self.store.clone(), call.origin.as_str(), self.guard);
         let server = Breaker::new(self.store.clone(), call.origin.as_str(), None);
-        let part = call.resource.as_deref().map(|name| Breaker::new(self.store.clone(), call.origin.as_str(), Some(name)));
+        let part =
+            call.resource.as_deref().map(|name| Breaker::new(self.store.clone(), call.origin.as_str(), Some(name)));
         for failures in 1.. {
-            if let Some(part) = &part {
-                part.ask(deadline)?;
-            }
-            server.ask(deadline)?;
+            let breakers = || part.iter().chain([&server]);
+            // Looked at before the wait for the guard, and claimed after it: a probe that waits is none.
+            breakers().try_for_each(Breaker::look)?;
             let lease = self.our_turn(&gate, call.effect, deadline).await?;
+            if let Err(open) = breakers().try_for_each(|breaker| breaker.ask(deadline)) {
+                if let Some(lease) = lease {
+                    note(gate.ended(lease));
+                }
+                return Err(open);
+            }
             let refusals = self.store.refusals();
             let span = tracing::debug_span!("call", what = %call.what, origin = %call.origin, attempt = failures);
             self.pulse.in_call(Some(call.what.clone()));
-            let outcome = within(deadline, attempt()).instrument(span.clone()).await;
+            let outcome = within(deadline, call.effect, attempt()).instrument(span.clone()).await;
             self.pulse.in_call(None);
             let error = match outcome {
-                Ok(()) => return Ok(self.lease(gate, server, lease)),
+                Ok(()) => return Ok(self.lease(gate, part.into_iter().chain([server]).collect(), lease)),
                 Err(error) => error,
             };
             let _in_span = span.enter();
@@ -116,6 +122,8 @@ impl CallDoor {
             let right_missing = error.kind() == ErrorKind::Auth && self.store.refusals() == refusals;
             match &part {
                 Some(part) if right_missing => part.denied(&error)?,
+                // A report that takes too long says nothing about the others.
+                Some(part) if error.kind() == ErrorKind::Timeout => part.failed(&error)?,
                 _ => server.failed(&error)?,
             }
             let again = match error.retrying() {
@@ -146,15 +154,16 @@ impl CallDoor {
     }
 
     /// What keeps the server marked as busy until the answer has ended.
-    fn lease(&self, gate: Gate, server: Breaker, lease: Option<LeaseId>) -> Lease {
+    fn lease(&self, gate: Gate, breakers: Vec<Breaker>, lease: Option<LeaseId>) -> Lease {
         Lease::new(move |end| {
             let seen = match end {
                 Some(Ok(())) => {
-                    note(server.succeeded());
+                    breakers.iter().for_each(|breaker| note(breaker.succeeded()));
                     true
                 }
                 Some(Err(error)) => {
-                    note(server.failed(error));
+                    // The server's is the last.
+                    breakers.last().into_iter().for_each(|server| note(server.failed(error)));
                     error.kind() != ErrorKind::Timeout
                 }
                 // Nobody knows what the server still does.
@@ -179,14 +188,16 @@ impl Door for CallDoor {
 }
 
 /// One try, body included. A deadline that passes says so.
-async fn within(deadline: Duration, attempt: Attempt<'_>) -> Result<()> {
+async fn within(deadline: Duration, effect: Effect, attempt: Attempt<'_>) -> Result<()> {
     match tokio::time::timeout(deadline, attempt).await {
         Ok(outcome) => outcome,
         Err(_) => {
             let period = towpath_core::Period(deadline);
-            Err(Error::timeout(format!("no answer within the call's deadline ({period})"))
-                .outcome_unknown()
-                .hint("raise the deadline if the server needs longer"))
+            let error = Error::timeout(format!("no answer within the call's deadline ({period})"))
+                .hint("raise the deadline if the server needs longer");
+            // What only reads has no outcome that matters.
+            let writes = matches!(effect, Effect::Idempotent | Effect::Once);
+            Err(if writes { error.outcome_unknown() } else { error })
         }
     }
 }

@@ -26,7 +26,7 @@ use towpath_core::{
 use crate::state::{Fault, Lock, StateStore, clock::human};
 
 /// How long a proven credential goes out freely.
-pub const FRESH: Duration = Duration::from_secs(12 * 3600);
+pub const FRESH: Duration = Duration::from_secs(3600);
 /// How long one waits whose outcome nobody saw.
 pub const UNKNOWN: Duration = Duration::from_secs(15 * 60);
 /// How often one who waits for another process looks.
@@ -60,7 +60,8 @@ impl StateStore {
     /// Forgets refused and unknown credentials of a server (`None`: of all). Returns how many.
     pub fn reset_credentials(&self, server: Option<&str>) -> Result<usize> {
         let count = self.write(|db| {
-            Ok(db.execute("DELETE FROM credentials WHERE (?1 IS NULL OR server = ?1) AND state <> 'proven'", [server])?)
+            Ok(db
+                .execute("DELETE FROM credentials WHERE (?1 IS NULL OR server = ?1) AND state <> 'proven'", [server])?)
         })?;
         self.freed().notify_waiters();
         Ok(count)
@@ -122,7 +123,8 @@ impl StateStore {
 
     /// Decides, and writes down what is about to happen.
     fn decide(&self, key: &Key) -> Result<Decision> {
-        let fresh = |known: &Known| known.state == "proven" && known.age.is_some_and(|age| age < FRESH.as_millis() as i64);
+        let fresh =
+            |known: &Known| known.state == "proven" && known.age.is_some_and(|age| age < FRESH.as_millis() as i64);
         match self.read(|db| self.known(db, key))? {
             Some(known) if fresh(&known) => return Ok(Decision::Go(None)),
             Some(known) if known.state == "refused" => return Err(self.refused(key, &known)),

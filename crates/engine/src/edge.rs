@@ -5,8 +5,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use towpath_core::{Batch, Error, Name, Result};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use towpath_core::{Batch, Error, Name, Result};
 
 /// Batches between two stages at the most, whatever their size.
 const MOST_BATCHES: usize = 16;

@@ -4,7 +4,6 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     path::{Path, PathBuf},
     sync::Arc,
-
 };
 
 use tokio::time::Instant;
@@ -107,8 +106,12 @@ impl Engine {
             }
             Ok(None) => {
                 report.locked = true;
-                Err(Error::conflict(format!("another run of pipeline '{}' is under way{}", graph.name, self.holder(&graph.name)))
-                    .hint("wait until it has ended; a process that has died holds no lock"))
+                Err(Error::conflict(format!(
+                    "another run of pipeline '{}' is under way{}",
+                    graph.name,
+                    self.holder(&graph.name)
+                ))
+                .hint("wait until it has ended; a process that has died holds no lock"))
             }
             Err(error) => Err(error),
         };
@@ -141,7 +144,13 @@ impl Engine {
         self.store.lock_holder(pipeline).map(|holder| format!(" ({holder})")).unwrap_or_default()
     }
 
-    async fn locked_run(&self, graph: &Graph, options: &RunOptions, progress: &Arc<Progress>, report: &mut RunReport) -> Result<Status> {
+    async fn locked_run(
+        &self,
+        graph: &Graph,
+        options: &RunOptions,
+        progress: &Arc<Progress>,
+        report: &mut RunReport,
+    ) -> Result<Status> {
         let unfinished = if options.new_run { None } else { self.store.unfinished_run(&graph.name)? };
         let mut begun = unfinished.is_some();
         if let Some(run) = &unfinished {
@@ -182,7 +191,11 @@ impl Engine {
                 }
                 Err(error) => {
                     failures = if commits > before { 1 } else { failures + 1 };
-                    let again = (error.can_retry() || error.is_outcome_unknown()) && failures <= graph.run.restarts;
+                    let too_long =
+                        matches!(error.retrying(), towpath_core::Retry::After(asked) if asked > crate::call::PATIENCE);
+                    let again = (error.can_retry() || error.is_outcome_unknown())
+                        && !too_long
+                        && failures <= graph.run.restarts;
                     if !again || options.stop.is_cancelled() || options.abort.is_cancelled() {
                         return Err(with_stalled(error, &report.stalled));
                     }
@@ -200,7 +213,14 @@ impl Engine {
     }
 
     /// The context of one component.
-    pub(crate) fn context(&self, graph: &Graph, name: &Name, role: Role, progress: &Progress, cancel: &CancellationToken) -> Context {
+    pub(crate) fn context(
+        &self,
+        graph: &Graph,
+        name: &Name,
+        role: Role,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Context {
         let (common, guard) = graph.common(name).unwrap_or((CommonSpec::default(), Guard::default()));
         let pulse = Arc::clone(&progress.component(name, role).pulse);
         let retry = common.retry.unwrap_or_default();

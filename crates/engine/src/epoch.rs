@@ -216,7 +216,8 @@ impl Coordinator {
         if willing.is_empty() {
             return Ok(());
         }
-        let checkpoint = Checkpoint { run: self.run.clone(), epoch: self.epoch, last: false, keyed_by: None, at: self.at.clone() };
+        let checkpoint =
+            Checkpoint { run: self.run.clone(), epoch: self.epoch, last: false, keyed_by: None, at: self.at.clone() };
         self.ask(&willing, |done| Command::Publish(checkpoint.clone(), done)).await
     }
 

@@ -95,8 +95,9 @@ impl Graph {
         let mut ready: BTreeSet<Name> = self.sources.iter().map(|node| node.name.clone()).collect();
         let (mut waiting, mut ordered) = (std::mem::take(&mut self.transforms), Vec::new());
         while !waiting.is_empty() {
-            let (next, rest): (Vec<_>, Vec<_>) =
-                waiting.into_iter().partition(|node| !node.inputs.is_empty() && node.inputs.iter().all(|input| ready.contains(input)));
+            let (next, rest): (Vec<_>, Vec<_>) = waiting
+                .into_iter()
+                .partition(|node| !node.inputs.is_empty() && node.inputs.iter().all(|input| ready.contains(input)));
             if next.is_empty() {
                 let names = rest.iter().map(|node| format!("'{}'", node.name)).collect::<Vec<_>>().join(", ");
                 let error = Error::config(format!("inputs of {names} are missing, unknown or go round in a circle"));
@@ -113,7 +114,10 @@ impl Graph {
                 return Err(at(Error::config(format!("sink {}: it has no inputs", sink.name))));
             }
             if let Some(unknown) = sink.inputs.iter().find(|input| !ready.contains(*input)) {
-                return Err(at(Error::config(format!("sink {}: its input '{unknown}' is not a source or transform", sink.name))));
+                return Err(at(Error::config(format!(
+                    "sink {}: its input '{unknown}' is not a source or transform",
+                    sink.name
+                ))));
             }
         }
         self.leads_to = self.reach();
@@ -168,12 +172,16 @@ impl Graph {
         let mut left: Vec<usize> = (0..self.sinks.len()).collect();
         let mut groups = Vec::new();
         while !left.is_empty() {
-            let (now, later): (Vec<_>, Vec<_>) =
-                left.into_iter().partition(|&sink| self.sinks[sink].common.after.iter().all(|name| done.contains(name)));
+            let (now, later): (Vec<_>, Vec<_>) = left
+                .into_iter()
+                .partition(|&sink| self.sinks[sink].common.after.iter().all(|name| done.contains(name)));
             if now.is_empty() {
-                let names = later.iter().map(|&sink| format!("'{}'", self.sinks[sink].name)).collect::<Vec<_>>().join(", ");
-                return Err(Error::config(format!("`after` of {names} names an unknown sink or goes round in a circle"))
-                    .at(format!("pipeline {}", self.name)));
+                let names =
+                    later.iter().map(|&sink| format!("'{}'", self.sinks[sink].name)).collect::<Vec<_>>().join(", ");
+                return Err(Error::config(format!(
+                    "`after` of {names} names an unknown sink or goes round in a circle"
+                ))
+                .at(format!("pipeline {}", self.name)));
             }
             done.extend(now.iter().map(|&sink| &self.sinks[sink].name));
             groups.push(now);

@@ -295,8 +295,11 @@ impl Gate {
                 .query_row(params![self.origin, &*now.boot], |row| row.get(0))
                 .optional()?;
             let at = last.map_or(now.ms, |last| last.saturating_add(spacing).max(now.ms));
-            db.prepare_cached("UPDATE guarded SET boot = ?2, cheap = ?3 WHERE origin = ?1")?
-                .execute(params![self.origin, &*now.boot, at])?;
+            db.prepare_cached("UPDATE guarded SET boot = ?2, cheap = ?3 WHERE origin = ?1")?.execute(params![
+                self.origin,
+                &*now.boot,
+                at
+            ])?;
             Ok(Passage::After(Duration::from_millis((at - now.ms) as u64)))
         })
     }

@@ -1,14 +1,12 @@
 //! Pipelines built in Rust, without a config: see `examples/`.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use towpath_core::{
-    Context, Error, Known, Mark, Name, Next, Piece, Resume, Result, Run, Sink, Source, SourcePlan, Token, Transform,
+    Context, Error, Known, Mark, Name, Next, Piece, Result, Resume, Run, Sink, Source, SourcePlan, Token, Transform,
     pipeline::{CommonSpec, ErrorsSpec, Guard, RunSpec, Workers},
     source::Replay,
 };
@@ -34,7 +32,11 @@ impl Pipeline {
 
     /// Adds a source.
     #[must_use]
-    pub fn source<S: Source + 'static>(mut self, name: &str, make: impl Fn() -> Result<S> + Send + Sync + 'static) -> Self {
+    pub fn source<S: Source + 'static>(
+        mut self,
+        name: &str,
+        make: impl Fn() -> Result<S> + Send + Sync + 'static,
+    ) -> Self {
         let make: Make<dyn Source> = Arc::new(move || Ok(Box::new(make()?)));
         self.graph.sources.push(node(name, &[], make));
         self
@@ -50,7 +52,12 @@ impl Pipeline {
 
     /// Adds a transform.
     #[must_use]
-    pub fn transform<T: Transform + 'static>(mut self, name: &str, inputs: &[&str], make: impl Fn() -> Result<T> + Send + Sync + 'static) -> Self {
+    pub fn transform<T: Transform + 'static>(
+        mut self,
+        name: &str,
+        inputs: &[&str],
+        make: impl Fn() -> Result<T> + Send + Sync + 'static,
+    ) -> Self {
         let make: Make<dyn Transform> = Arc::new(move || Ok(Box::new(make()?)));
         self.graph.transforms.push(node(name, inputs, make));
         self
@@ -76,7 +83,12 @@ impl Pipeline {
 
     /// Adds a sink.
     #[must_use]
-    pub fn sink<S: Sink + 'static>(mut self, name: &str, inputs: &[&str], make: impl Fn() -> Result<S> + Send + Sync + 'static) -> Self {
+    pub fn sink<S: Sink + 'static>(
+        mut self,
+        name: &str,
+        inputs: &[&str],
+        make: impl Fn() -> Result<S> + Send + Sync + 'static,
+    ) -> Self {
         let make: Make<dyn Sink> = Arc::new(move || Ok(Box::new(make()?)));
         self.graph.sinks.push(node(name, inputs, make));
         self
@@ -126,7 +138,14 @@ impl Pipeline {
 
 fn node<T: ?Sized>(name: &str, inputs: &[&str], make: Make<T>) -> Node<T> {
     let inputs = inputs.iter().map(|&input| input.into()).collect();
-    Node { name: name.into(), kind: "rust".to_owned(), inputs, common: CommonSpec::default(), guard: Guard::default(), make }
+    Node {
+        name: name.into(),
+        kind: "rust".to_owned(),
+        inputs,
+        common: CommonSpec::default(),
+        guard: Guard::default(),
+        make,
+    }
 }
 
 type Batches = mpsc::Receiver<RecordBatch>;
@@ -155,7 +174,9 @@ impl Source for Channel {
     async fn open(&mut self, _: &Context, _: &Run, _: &Resume) -> Result<()> {
         self.batches = self.shared.lock().unwrap_or_else(PoisonError::into_inner).take();
         if self.batches.is_none() {
-            return Err(Error::unsupported("a channel can be read only once").hint("build a new pipeline with a new channel"));
+            return Err(
+                Error::unsupported("a channel can be read only once").hint("build a new pipeline with a new channel")
+            );
         }
         Ok(())
     }

@@ -5,13 +5,18 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use towpath_core::{
-    Checkpoint, Error, Known, Name, PipelineSpec, Resume, Result, SinkPlan, SourcePlan, WriteMode, Work,
+    Checkpoint, Error, Known, Name, PipelineSpec, Result, Resume, SinkPlan, SourcePlan, Work, WriteMode,
     pipeline::{Guard, Role},
     sink::Guarantee,
     source::Replay,
 };
 
-use crate::{Progress, attempt::plan_transforms, engine::{Engine, new_run}, graph::Graph};
+use crate::{
+    Progress,
+    attempt::plan_transforms,
+    engine::{Engine, new_run},
+    graph::Graph,
+};
 
 /// How long a plan may wait for a server before it goes on without it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -106,7 +111,9 @@ impl Columns {
             Known::LastRun(_) => "last_run",
             Known::No => "unknown",
         };
-        let fields = known.schema().map(|schema| schema.fields().iter().map(|f| (f.name().clone(), type_name(f.data_type()))).collect());
+        let fields = known
+            .schema()
+            .map(|schema| schema.fields().iter().map(|f| (f.name().clone(), type_name(f.data_type()))).collect());
         Self { known: word, columns: fields.unwrap_or_default() }
     }
 }
@@ -147,15 +154,21 @@ impl Engine {
             let (ctx, mut source) = (ctx.for_plan(), (node.make)()?);
             let planning = source.plan(&ctx, &run, &resume);
             let in_time = tokio::time::timeout(PATIENCE, planning).await;
-            let plan = in_time.unwrap_or_else(|_| Err(Error::timeout(format!("planning took longer than {PATIENCE:?}"))));
+            let plan =
+                in_time.unwrap_or_else(|_| Err(Error::timeout(format!("planning took longer than {PATIENCE:?}"))));
             let mut plan: SourcePlan = plan.map_err(|error| error.at(format!("source {}", node.name)))?;
-            if plan.schema == Known::No && let Some(schema) = self.store.schema(&graph.name, &node.name)? {
+            if plan.schema == Known::No
+                && let Some(schema) = self.store.schema(&graph.name, &node.name)?
+            {
                 plan.schema = Known::LastRun(schema);
             }
             known.insert(node.name.clone(), plan.schema.clone());
             if let Some(every) = graph.schedule.as_ref().and_then(|schedule| schedule.every) {
                 let last = self.last_duration(graph);
-                warnings.extend(crate::guard::schedule_warning(&node.guard, every.0, last).map(|warning| format!("source {}: {warning}", node.name)));
+                warnings.extend(
+                    crate::guard::schedule_warning(&node.guard, every.0, last)
+                        .map(|warning| format!("source {}: {warning}", node.name)),
+                );
             }
             planned.push((node, plan));
         }
@@ -165,19 +178,32 @@ impl Engine {
             let ctx = self.context(graph, &node.name, Role::Sink, &Progress::default(), &CancellationToken::new());
             let mut sink = (node.make)()?;
             let schema = node.inputs.first().and_then(|input| known.get(input)).cloned().unwrap_or(Known::No);
-            let plan = sink.plan(&ctx.for_plan(), &schema).await.map_err(|error| error.at(format!("sink {}", node.name)))?;
-            let feeding: Vec<&SourcePlan> =
-                planned.iter().filter(|(source, _)| graph.sinks_of(&source.name).contains(&node.name)).map(|(_, plan)| plan).collect();
+            let plan =
+                sink.plan(&ctx.for_plan(), &schema).await.map_err(|error| error.at(format!("sink {}", node.name)))?;
+            let feeding: Vec<&SourcePlan> = planned
+                .iter()
+                .filter(|(source, _)| graph.sinks_of(&source.name).contains(&node.name))
+                .map(|(_, plan)| plan)
+                .collect();
             if let Some(warning) = conflict(&plan, &feeding) {
                 warnings.push(format!("sink {}: {warning}", node.name));
             }
             let guarantee = guarantee(&plan, &feeding);
             let (name, kind, inputs) = (node.name.clone(), node.kind.clone(), node.inputs.clone());
-            sinks.push(PlannedSink { name, kind, inputs, target: plan.identity, mode: plan.mode, guarantee, notes: plan.notes });
+            sinks.push(PlannedSink {
+                name,
+                kind,
+                inputs,
+                target: plan.identity,
+                mode: plan.mode,
+                guarantee,
+                notes: plan.notes,
+            });
         }
         let one_epoch = transforms.values().any(|plan| plan.holds);
         if one_epoch {
-            warnings.push("rows are held back until all inputs have ended: the run commits once, at its end".to_owned());
+            warnings
+                .push("rows are held back until all inputs have ended: the run commits once, at its end".to_owned());
         }
         let sources = planned.into_iter().map(|(node, plan)| PlannedSource {
             name: node.name.clone(),
@@ -200,7 +226,14 @@ impl Engine {
                 notes: plan.notes.clone(),
             })
         });
-        Ok(PlanReport { pipeline: graph.name.clone(), takes_up, sources: sources.collect(), transforms: transforms.collect(), sinks, warnings })
+        Ok(PlanReport {
+            pipeline: graph.name.clone(),
+            takes_up,
+            sources: sources.collect(),
+            transforms: transforms.collect(),
+            sinks,
+            warnings,
+        })
     }
 
     /// The newest checkpoint that this machine knows of. The targets are not asked: a plan changes nothing, and opening a sink raises its

@@ -90,4 +90,3 @@ fn late(reject: Reject, rows: &RecordBatch) -> Reject {
         _ => reject,
     }
 }
-

@@ -24,7 +24,9 @@ pub(crate) enum Start {
 /// otherwise that run is left behind.
 pub(crate) fn start(sinks: &[Standing], taken_up: bool) -> Result<Start> {
     let epoch = |sink: &Standing| sink.held.as_ref().map_or(0, |held| held.epoch);
-    let Some(leader) = sinks.iter().max_by_key(|sink| epoch(sink)) else { return Err(Error::internal("a pipeline without sinks")) };
+    let Some(leader) = sinks.iter().max_by_key(|sink| epoch(sink)) else {
+        return Err(Error::internal("a pipeline without sinks"));
+    };
     let (high, low) = (epoch(leader), sinks.iter().map(epoch).min().unwrap_or(0));
     let Some(newest) = leader.held.clone().filter(|_| high != low) else {
         return Ok(Start::Level { from: leader.held.clone(), epoch: high });
@@ -37,7 +39,8 @@ pub(crate) fn start(sinks: &[Standing], taken_up: bool) -> Result<Start> {
     }
     let names = who.iter().map(|&sink| sinks[sink].name.to_string()).collect::<Vec<_>>().join(", ");
     if let Some(append) = sinks.iter().find(|sink| sink.mode == WriteMode::Append && epoch(sink) == high) {
-        let what = format!("{names} stands at epoch {low}, {} at {high}, which appends and would double rows", append.name);
+        let what =
+            format!("{names} stands at epoch {low}, {} at {high}, which appends and would double rows", append.name);
         let hint = if one_apart {
             "run once without --new-run: that brings the sinks to the same epoch"
         } else {
@@ -54,13 +57,18 @@ pub(crate) fn start(sinks: &[Standing], taken_up: bool) -> Result<Start> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use towpath_core::Run;
     use WriteMode::{Append, InsertNew};
+    use towpath_core::Run;
 
     use super::*;
 
     fn standing(mode: WriteMode, epoch: u64) -> Standing {
-        let run = Run { id: "r".into(), started: jiff::Timestamp::UNIX_EPOCH, parameters: BTreeMap::new(), fingerprint: BTreeMap::new() };
+        let run = Run {
+            id: "r".into(),
+            started: jiff::Timestamp::UNIX_EPOCH,
+            parameters: BTreeMap::new(),
+            fingerprint: BTreeMap::new(),
+        };
         let held = Checkpoint { run, epoch, last: false, keyed_by: None, at: BTreeMap::new() };
         Standing { name: format!("sink{epoch}").as_str().into(), mode, held: (epoch > 0).then_some(held) }
     }
@@ -70,7 +78,9 @@ mod tests {
         let says = |sinks: &[(WriteMode, u64)], taken_up| {
             let sinks: Vec<_> = sinks.iter().map(|&(mode, epoch)| standing(mode, epoch)).collect();
             match start(&sinks, taken_up) {
-                Ok(Start::Level { from, epoch }) => format!("level at {epoch} from {}", from.map_or(0, |from| from.epoch)),
+                Ok(Start::Level { from, epoch }) => {
+                    format!("level at {epoch} from {}", from.map_or(0, |from| from.epoch))
+                }
                 Ok(Start::Behind { from, until, who }) => {
                     format!("{who:?} behind, {} to {}", from.map_or(0, |from| from.epoch), until.epoch)
                 }

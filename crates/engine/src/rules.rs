@@ -21,9 +21,7 @@ impl Default for Rules {
 impl Rules {
     pub(crate) fn start(self, start: Start) -> Start {
         match start {
-            Start::Behind { from, until, .. } if !self.shared_boundary => {
-                Start::Level { from, epoch: until.epoch }
-            }
+            Start::Behind { from, until, .. } if !self.shared_boundary => Start::Level { from, epoch: until.epoch },
             start => start,
         }
     }

@@ -35,7 +35,9 @@ pub(crate) struct Waited {
 }
 
 fn disk(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::unavailable("cannot keep waiting rows in a temporary file").because(error).hint("free space in the temporary folder (TMPDIR)")
+    Error::unavailable("cannot keep waiting rows in a temporary file")
+        .because(error)
+        .hint("free space in the temporary folder (TMPDIR)")
 }
 
 impl Spill {
@@ -81,7 +83,9 @@ impl Waited {
             if let Some((reader, pieces)) = &mut self.reading
                 && let Some(piece) = pieces.pop_front()
             {
-                let Some(rows) = reader.next() else { return Err(Error::internal("a batch is missing in a temporary file")) };
+                let Some(rows) = reader.next() else {
+                    return Err(Error::internal("a batch is missing in a temporary file"));
+                };
                 return Ok(Some((rows.map_err(disk)?, piece)));
             }
             let Some(Spilled { mut writer, pieces, .. }) = self.files.pop_front() else { return Ok(None) };
@@ -110,7 +114,11 @@ mod tests {
         for bound in [0, 2_000, 1 << 20] {
             let mut spill = Spill::new(bound);
             let batch = |n: i64| -> RecordBatch {
-                let column: ArrayRef = if n % 7 < 5 { Arc::new(Int64Array::from(vec![n; 10])) } else { Arc::new(StringArray::from(vec!["x"; 10])) };
+                let column: ArrayRef = if n % 7 < 5 {
+                    Arc::new(Int64Array::from(vec![n; 10]))
+                } else {
+                    Arc::new(StringArray::from(vec!["x"; 10]))
+                };
                 RecordBatch::try_from_iter([("a", column)]).unwrap()
             };
             for round in 0..2 {

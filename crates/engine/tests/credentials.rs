@@ -37,7 +37,9 @@ async fn what_may_be_sent_after_what() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(Turned::default());
     let store = open(dir.path(), &clock);
-    let ask = async |password: &str| open(dir.path(), &clock).admit(SERVER, "CORP\\loader", &Secret::new(password.to_owned())).await;
+    let ask = async |password: &str| {
+        open(dir.path(), &clock).admit(SERVER, "CORP\\loader", &Secret::new(password.to_owned())).await
+    };
     let kind = async |password: &str| ask(password).await.err().map(|error| error.kind());
     let later = |period: Duration| {
         let _ = clock.0.fetch_add(period.as_millis() as i64, Ordering::SeqCst);

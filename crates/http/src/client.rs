@@ -168,7 +168,13 @@ impl Client {
         }
     }
 
-    async fn exchange_pooled(&self, client: &reqwest::Client, hop: &mut Hop, body: Body, limits: Limits) -> Result<Answer> {
+    async fn exchange_pooled(
+        &self,
+        client: &reqwest::Client,
+        hop: &mut Hop,
+        body: Body,
+        limits: Limits,
+    ) -> Result<Answer> {
         let mut leave = match credential(&self.inner.options.auth) {
             Some((account, secret)) => Some(Leave::ask(&self.inner.ctx, &origin(&hop.url), &account, secret).await?),
             None => None,

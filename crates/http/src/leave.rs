@@ -28,7 +28,8 @@ impl Leave {
     /// is not set: a run would not begin at all, a plan must not put the variable's name on the wire as a password.
     pub async fn ask(ctx: &Context, server: &str, account: &str, secret: &Secret) -> Result<Self> {
         if ctx.planning() && secret.expose().contains("${") {
-            return Err(Error::unavailable("the credential is a variable that is not set, so the server is not asked").retry(Retry::Never));
+            return Err(Error::unavailable("the credential is a variable that is not set, so the server is not asked")
+                .retry(Retry::Never));
         }
         Ok(Self { admission: Some(ctx.credentials().admit(server, account, secret).await?), out: false })
     }

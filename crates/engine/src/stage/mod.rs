@@ -67,7 +67,12 @@ impl Stage {
     }
 
     /// Gives refused rows to the dead letters. `rows` is the batch that row numbers refer to.
-    pub(crate) fn reject(&self, piece: Option<&PieceId>, rows: Option<&RecordBatch>, rejects: Vec<Reject>) -> Result<()> {
+    pub(crate) fn reject(
+        &self,
+        piece: Option<&PieceId>,
+        rows: Option<&RecordBatch>,
+        rejects: Vec<Reject>,
+    ) -> Result<()> {
         if rejects.is_empty() {
             return Ok(());
         }

@@ -65,7 +65,8 @@ impl SinkStage {
     /// Works until the run is over, then closes the sink.
     pub(crate) async fn run(mut self) -> Result<()> {
         let stage = &self.stage;
-        let mut writing = Writing { durable: [stage.progress.written.get(), stage.progress.known.get()], ..Writing::default() };
+        let mut writing =
+            Writing { durable: [stage.progress.written.get(), stage.progress.known.get()], ..Writing::default() };
         let mut parts = Parts {
             stage,
             sink: self.sink.as_mut(),
@@ -74,7 +75,8 @@ impl SinkStage {
             spill: &mut self.spill,
             writing: &mut writing,
         };
-        let ended = stage.guarded(parts.work(&self.inputs, &mut self.items, &mut self.commands, &mut self.input_ended)).await;
+        let ended =
+            stage.guarded(parts.work(&self.inputs, &mut self.items, &mut self.commands, &mut self.input_ended)).await;
         // What was not committed did not happen.
         stage.progress.written.set(writing.durable[0]);
         stage.progress.known.set(writing.durable[1]);
@@ -135,7 +137,15 @@ impl Parts<'_> {
         }
     }
 
-    async fn write(&mut self, rows: arrow_array::RecordBatch, piece: Option<&towpath_core::batch::PieceId>) -> Result<()> {
+    async fn write(
+        &mut self,
+        rows: arrow_array::RecordBatch,
+        piece: Option<&towpath_core::batch::PieceId>,
+    ) -> Result<()> {
+        if rows.num_columns() == 0 {
+            // A piece that only moves a position, such as that of a file that is gone: its source may not know any columns.
+            return Ok(());
+        }
         self.stage.progress.pulse.waits_for(Waiting::Work);
         let schema = rows.schema();
         if self.writing.schema.as_ref() != Some(&schema) {
@@ -160,7 +170,12 @@ impl Parts<'_> {
         self.count(wrote, Some(&rows), piece)
     }
 
-    fn count(&mut self, wrote: Wrote, rows: Option<&arrow_array::RecordBatch>, piece: Option<&towpath_core::batch::PieceId>) -> Result<()> {
+    fn count(
+        &mut self,
+        wrote: Wrote,
+        rows: Option<&arrow_array::RecordBatch>,
+        piece: Option<&towpath_core::batch::PieceId>,
+    ) -> Result<()> {
         self.writing.open[0] += wrote.written;
         self.writing.open[1] += wrote.known;
         self.stage.progress.written.add(wrote.written);

@@ -12,7 +12,7 @@ use arrow_array::{BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
 use tokio::sync::{mpsc, watch};
 use towpath_core::{
-    Delivery, Error, Mark, Next, Original, Partition, Piece, Position, Resume, Result, Run, Settled, Source,
+    Delivery, Error, Mark, Next, Original, Partition, Piece, Position, Result, Resume, Run, Settled, Source,
     batch::{PieceId, Tracker},
 };
 
@@ -187,11 +187,12 @@ impl SourceStage {
             if over {
                 return Ok(());
             }
-            self.stage.guarded(async {
-                self.settled.more.notified().await;
-                Ok(())
-            })
-            .await?;
+            self.stage
+                .guarded(async {
+                    self.settled.more.notified().await;
+                    Ok(())
+                })
+                .await?;
         }
     }
 }
@@ -294,13 +295,18 @@ impl Reader<'_> {
 
 /// The rows that were not rejected.
 pub(crate) fn without(rows: &RecordBatch, rejects: &[towpath_core::Reject]) -> Result<RecordBatch> {
-    let refused: Vec<usize> = rejects.iter().filter_map(|reject| if let Original::Row(row) = reject.row { Some(row) } else { None }).collect();
+    let refused: Vec<usize> = rejects
+        .iter()
+        .filter_map(|reject| if let Original::Row(row) = reject.row { Some(row) } else { None })
+        .collect();
     if refused.is_empty() {
         return Ok(rows.clone());
     }
     let mut keep = vec![true; rows.num_rows()];
     for row in refused {
-        *keep.get_mut(row).ok_or_else(|| Error::internal(format!("row {row} was rejected, which is not in the batch")))? = false;
+        *keep
+            .get_mut(row)
+            .ok_or_else(|| Error::internal(format!("row {row} was rejected, which is not in the batch")))? = false;
     }
     arrow_select::filter::filter_record_batch(rows, &BooleanArray::from(keep))
         .map_err(|error| Error::internal("cannot take rejected rows out").because(error))

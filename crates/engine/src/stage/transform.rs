@@ -125,6 +125,10 @@ impl TransformStage {
         let stage = Arc::clone(&self.stage);
         tokio::spawn(async move {
             let mut out = Collected::default();
+            if batch.rows.num_columns() == 0 {
+                // A piece that only moves a position: there is nothing to transform, and no column to look for.
+                return (instance, Ok(Applied { batch, arrival, out }));
+            }
             let applying = instance.apply(&stage.ctx, &input, batch.rows.clone(), &mut out);
             let outcome = stage.guarded(stage.in_time("one batch", applying)).await;
             (instance, outcome.map(|()| Applied { batch, arrival, out }))
@@ -219,7 +223,12 @@ pub(crate) struct Closure<F>(pub(crate) F);
 #[async_trait]
 impl<F: FnMut(RecordBatch) -> Result<RecordBatch> + Send> Transform for Closure<F> {
     fn plan(&self, _: &[(Name, towpath_core::Known)]) -> Result<towpath_core::TransformPlan> {
-        Ok(towpath_core::TransformPlan { schema: towpath_core::Known::No, holds: false, stateful: false, notes: vec![] })
+        Ok(towpath_core::TransformPlan {
+            schema: towpath_core::Known::No,
+            holds: false,
+            stateful: false,
+            notes: vec![],
+        })
     }
     async fn apply(&mut self, _: &Context, _: &Name, rows: RecordBatch, out: &mut dyn Output) -> Result<()> {
         out.rows((self.0)(rows)?).await

@@ -200,8 +200,11 @@ impl StateStore {
     pub fn note_checkpoint(&self, pipeline: &Name, sink: &Name, checkpoint: &Checkpoint) -> Result<()> {
         let text = write(checkpoint)?;
         self.write(|db| {
-            db.prepare_cached("REPLACE INTO seen (pipeline, sink, checkpoint) VALUES (?1, ?2, ?3)")?
-                .execute([&**pipeline, &**sink, &text])?;
+            db.prepare_cached("REPLACE INTO seen (pipeline, sink, checkpoint) VALUES (?1, ?2, ?3)")?.execute([
+                &**pipeline,
+                &**sink,
+                &text,
+            ])?;
             Ok(())
         })
     }

@@ -161,7 +161,8 @@ fn pipeline(db: &Connection, name: String) -> rusqlite::Result<PipelineView> {
     let held = "SELECT sink, checkpoint FROM checkpoints WHERE pipeline = ?1 AND checkpoint IS NOT NULL";
     let copies = "SELECT sink, checkpoint FROM seen WHERE pipeline = ?1
                   AND sink NOT IN (SELECT sink FROM checkpoints WHERE pipeline = ?1 AND checkpoint IS NOT NULL)";
-    let mut checkpoints: Vec<CheckpointView> = all(db, held, params![name], read(true))?.into_iter().flatten().collect();
+    let mut checkpoints: Vec<CheckpointView> =
+        all(db, held, params![name], read(true))?.into_iter().flatten().collect();
     checkpoints.extend(all(db, copies, params![name], read(false))?.into_iter().flatten());
     checkpoints.sort_by(|a, b| a.sink.cmp(&b.sink));
     Ok(PipelineView { name, file, running: None, last_run, checkpoints })

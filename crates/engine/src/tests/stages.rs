@@ -12,7 +12,7 @@ use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use towpath_core::{
-    Checkpoint, Context, ErrorKind, Held, Known, Name, Next, Output, Resume, Result, Run, Settled, Sink, SinkPlan,
+    Checkpoint, Context, ErrorKind, Held, Known, Name, Next, Output, Result, Resume, Run, Settled, Sink, SinkPlan,
     Source, SourcePlan, Transform, TransformPlan, WriteMode, Wrote,
     pipeline::{ErrorsSpec, StopAfter, Workers},
 };
@@ -51,7 +51,8 @@ impl Simple {
     }
 
     fn graph(&self, mode: WriteMode, set: impl FnOnce(Pipeline) -> Pipeline) -> Graph {
-        let pipeline = self.world.pipeline().source("s", self.source()).map("t", &["s"], Ok).sink("k", &["t"], self.sink(mode));
+        let pipeline =
+            self.world.pipeline().source("s", self.source()).map("t", &["s"], Ok).sink("k", &["t"], self.sink(mode));
         let pipeline = pipeline.run(|run| (run.commit.rows, run.restarts) = (10, 0));
         set(pipeline).build().unwrap()
     }
@@ -202,7 +203,11 @@ async fn a_stage_that_hangs_is_cancelled_named_and_taken_up() {
         assert!(report.status == Status::Cancelled || point == Point::Settled, "{role} {point:?}: {report:?}");
         if point != Point::Open && point != Point::Settled {
             let who = if role == "sink" { "sink k has not moved" } else { "source s has not moved" };
-            assert!(report.stalled.iter().any(|words| words.starts_with(who)), "{role} {point:?}: {:?}", report.stalled);
+            assert!(
+                report.stalled.iter().any(|words| words.starts_with(who)),
+                "{role} {point:?}: {:?}",
+                report.stalled
+            );
         }
         if report.status == Status::Cancelled {
             let report = simple.run(&graph).await;
@@ -225,7 +230,11 @@ async fn a_transform_that_hangs_is_ended_by_the_runs_deadline_and_named() {
         let words = said(&report);
         assert!(words.contains("deadline (10m) passed"), "{words}");
         let error = report.error.unwrap();
-        assert!(format!("{error:#}").contains("transform t has not moved for") || words.contains("transform t has not moved for"), "{error:?}");
+        assert!(
+            format!("{error:#}").contains("transform t has not moved for")
+                || words.contains("transform t has not moved for"),
+            "{error:?}"
+        );
     }
 }
 
@@ -233,7 +242,9 @@ async fn a_transform_that_hangs_is_ended_by_the_runs_deadline_and_named() {
 async fn a_panic_anywhere_ends_the_run_as_an_error_that_says_where() {
     let sink_points = [Point::Schema, Point::Write, Point::Flush, Point::Commit];
     let source_points = [Point::Open, Point::Next, Point::Settled];
-    for (role, point) in sink_points.map(|point| ("sink k", point)).into_iter().chain(source_points.map(|point| ("source s", point))) {
+    for (role, point) in
+        sink_points.map(|point| ("sink k", point)).into_iter().chain(source_points.map(|point| ("source s", point)))
+    {
         let simple = Simple::new(3);
         let (source, sink) = (simple.source(), simple.sink(WriteMode::Append));
         let source_at = if role == "source s" { point } else { Point::Plan };
@@ -257,10 +268,15 @@ async fn a_panic_anywhere_ends_the_run_as_an_error_that_says_where() {
         simple.assert_loaded(0..30);
     }
     let simple = Simple::new(3);
-    let make = || Ok(Does(|_: RecordBatch| -> futures::future::BoxFuture<'static, _> { panic!("a bug in a transform") }));
+    let make =
+        || Ok(Does(|_: RecordBatch| -> futures::future::BoxFuture<'static, _> { panic!("a bug in a transform") }));
     for workers in [1, 4] {
         let pipeline = simple.world.pipeline().source("s", simple.source()).transform("t", &["s"], make);
-        let graph = pipeline.workers(Workers::Fixed(workers)).sink("k", &["t"], simple.sink(WriteMode::Append)).build().unwrap();
+        let graph = pipeline
+            .workers(Workers::Fixed(workers))
+            .sink("k", &["t"], simple.sink(WriteMode::Append))
+            .build()
+            .unwrap();
         let words = said(&simple.run(&graph).await);
         assert!(words.contains("transform t: it panicked: a bug in a transform"), "{words}");
     }
@@ -369,14 +385,21 @@ async fn too_many_bad_rows_stop_the_run_with_a_code_of_its_own() {
         if stopped {
             assert!(said(&report).contains("too many rejected rows"), "{}", said(&report));
             let read: u64 = report.sources["s"].rows;
-            assert!(matches!(limit, Some(StopAfter::Rows(_))) || read >= 910, "a share only after 1,000 rows, not {read}");
+            assert!(
+                matches!(limit, Some(StopAfter::Rows(_))) || read >= 910,
+                "a share only after 1,000 rows, not {read}"
+            );
             // The cause is mended, the run is taken up, and nothing is doubled in the dead letters.
             let report = simple.run(&simple.graph(WriteMode::Append, |pipeline| pipeline)).await;
             assert_eq!((report.status, report.taken_up), (Status::Completed, true), "{report:?}");
         }
         simple.assert_loaded((0..3000).filter(|id| id % nth != 0));
         let letters = simple.world.dead_letters();
-        assert!(letters.iter().map(|(_, id)| *id).eq((0..3000).filter(|id| id % nth == 0)), "{limit:?}: {} letters", letters.len());
+        assert!(
+            letters.iter().map(|(_, id)| *id).eq((0..3000).filter(|id| id % nth == 0)),
+            "{limit:?}: {} letters",
+            letters.len()
+        );
     }
 }
 
@@ -400,7 +423,8 @@ async fn workers_work_side_by_side_and_rows_stay_in_order() {
                 }))
             }
         };
-        let pipeline = simple.world.pipeline().source("s", simple.source()).transform("t", &["s"], make).workers(workers);
+        let pipeline =
+            simple.world.pipeline().source("s", simple.source()).transform("t", &["s"], make).workers(workers);
         let graph = pipeline.sink("k", &["t"], simple.sink(WriteMode::Append)).build().unwrap();
         let report = simple.run(&graph).await;
         assert_eq!(report.status, Status::Completed, "{report:?}");
@@ -539,7 +563,11 @@ async fn a_reset_begins_anew_and_a_table_made_anew_is_loaded_again() {
     assert_eq!((report.status, report.sinks["k"].written), (Status::Completed, 30), "{report:?}");
     simple.world.engine.state().reset_checkpoint(Some(&"test".into())).unwrap();
     let report = simple.run(&graph).await;
-    assert_eq!((report.status, report.sources["s"].rows, report.sinks["k"].skipped), (Status::Completed, 30, 30), "{report:?}");
+    assert_eq!(
+        (report.status, report.sources["s"].rows, report.sinks["k"].skipped),
+        (Status::Completed, 30, 30),
+        "{report:?}"
+    );
     let report = simple.run(&graph).await;
     assert_eq!(report.sources.get("s").map_or(0, |source| source.rows), 0, "once");
 }
