@@ -78,6 +78,8 @@ pub(crate) struct Writer {
     abandoned: Arc<AtomicBool>,
     in_transaction: Arc<AtomicBool>,
     durable: bool,
+    /// Device and inode of the file that was opened.
+    identity: Option<(u64, u64)>,
 }
 
 /// Whether a commit worked.
@@ -259,6 +261,7 @@ impl Writer {
             abandoned: Arc::default(),
             in_transaction: Arc::default(),
             durable: true,
+            identity: None,
         };
         // Has no effect on a file that is there already.
         writer.db.pragma_update(None, "page_size", PAGE).during(setting)?;
@@ -268,6 +271,7 @@ impl Writer {
         let page: i64 = writer.db.query_row("PRAGMA page_size", [], |row| row.get(0)).during(setting)?;
         writer.db.pragma_update(None, "wal_autocheckpoint", (LOG / page.max(512)).max(1)).during(setting)?;
         writer.db.pragma_update(None, "synchronous", "FULL").during(setting)?;
+        writer.identity = identity(path);
         Ok(writer)
     }
 
@@ -387,12 +391,12 @@ impl Writer {
         }
         let group = self.group.take().unwrap_or_default();
         self.in_transaction.store(false, Ordering::SeqCst);
-        let done = self.db.execute_batch("COMMIT");
+        let done = self.db.execute_batch("COMMIT").map_err(|error| error.to_string());
         if done.is_err() {
             self.generation += 1;
             self.undo();
         }
-        let said = done.as_ref().err().map(ToString::to_string);
+        let said = done.and_then(|()| self.still_there()).err();
         for answer in group.members.into_values().flatten() {
             // The disk may have it all the same: whoever reads the checkpoint next will see.
             let done = said
@@ -400,6 +404,15 @@ impl Writer {
                 .map_or(Ok(()), |why| Err(Error::unavailable(format!("cannot commit: {why}")).outcome_unknown()));
             let _ = answer.send(done);
         }
+    }
+
+    /// SQLite goes on writing into a file that has lost its name, and nobody would ever see those rows. Looked at after the commit, so that
+    /// what is called done was there when it was.
+    fn still_there(&self) -> std::result::Result<(), String> {
+        if self.identity.is_some() && identity(&self.path) != self.identity {
+            return Err("the file was removed, moved or replaced while it was open".to_owned());
+        }
+        Ok(())
     }
 
     /// One of the sinks gives up: the transaction is undone for all that are in it.
@@ -428,6 +441,20 @@ impl Writer {
             tracing::debug!(%error, "rollback");
         }
     }
+}
+
+/// What tells a file from another one of the same name; `None` if there is none.
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+/// Elsewhere an open file cannot be removed.
+#[cfg(not(unix))]
+fn identity(_: &Path) -> Option<(u64, u64)> {
+    None
 }
 
 /// What the others in a transaction hear when one gives up.
