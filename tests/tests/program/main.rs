@@ -8,7 +8,12 @@
     reason = "a failure in a test is its message"
 )]
 
-#[allow(dead_code, reason = "it comes before its users")]
 mod kit;
 
+mod credentials;
+mod exits;
+mod faults;
+mod files;
 mod kills;
+mod peers;
+mod sharing;
