@@ -1,160 +1,210 @@
-//! `dedupe`: rows that came before are dropped.
+//! `dedupe`: drops rows whose key has come before, as far back as its memory reaches.
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::borrow::Cow;
 
-use arrow_array::{BooleanArray, RecordBatch};
+use arrow_array::{Array, RecordBatch};
+use arrow_buffer::{BooleanBuffer, NullBuffer};
 use arrow_schema::Schema;
-use arrow_select::filter::filter_record_batch;
 use async_trait::async_trait;
-use hashbrown::HashSet;
-use schemars::JsonSchema;
-use serde::Deserialize;
+use schemars::{JsonSchema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, SeqAccess, Visitor},
+};
 use towpath_core::{
-    Connector, Context, Error, ErrorKind, Known, Name, Output, Result, Size, Transform, TransformPlan,
-    connector::{TransformRole, build},
+    Connector, Context, Error, Known, Name, Output, Result, Size, Transform, TransformPlan,
+    connector::{self, TransformRole},
     inventory,
 };
 use towpath_formats::row_hash::row_hashes;
 
-use crate::columns::{find, plan};
+use crate::{
+    inputs,
+    seen::{Met, Seen},
+};
 
-/// A hash of 16 bytes and its place in the table.
-const ENTRY: u64 = 17;
-
-/// Options of the `dedupe` transform.
+/// Options of `dedupe`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DedupeOptions {
-    /// What tells rows apart: `all_columns`, or a list of columns. The first row of each key stays.
-    pub key: DedupeKey,
-    /// How much memory the keys of a run may take. When it is full, duplicates of later rows pass, and the sink's key must know
-    /// them; so it says in a warning. Default: 64MiB, exact for about 1.8 million rows
+    /// What makes two rows the same: a list of columns, `[OrderID, Line]`, or `all_columns`.
+    pub key: Key,
+    /// How much memory to remember keys in; about 20 bytes each. When it is full, rows with keys that are not in it pass. At least
+    /// 64KiB. Default: 64MiB
     #[serde(default = "memory")]
     pub memory: Size,
-}
-
-/// What tells rows apart.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum DedupeKey {
-    /// All columns.
-    All(AllColumns),
-    /// These.
-    Columns(Vec<String>),
-}
-
-/// The word `all_columns`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum AllColumns {
-    /// All columns.
-    #[serde(rename = "all_columns")]
-    AllColumns,
 }
 
 fn memory() -> Size {
     Size(64 << 20)
 }
 
-/// The hashes are random already.
-#[derive(Default)]
-struct Taken(u64);
+/// What makes two rows the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// Every column.
+    AllColumns,
+    /// These.
+    Columns(Vec<String>),
+}
 
-impl Hasher for Taken {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reading;
+        impl<'de> Visitor<'de> for Reading {
+            type Value = Key;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list of columns or `all_columns`")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Key, E> {
+                match text {
+                    "all_columns" => Ok(Key::AllColumns),
+                    _ => Err(E::custom(format!("'{text}' is not a list of columns: write [{text}], or `all_columns`"))),
+                }
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Key, A::Error> {
+                let mut columns = vec![];
+                while let Some(column) = list.next_element()? {
+                    columns.push(column);
+                }
+                Ok(Key::Columns(columns))
+            }
         }
-    }
-    fn write_u128(&mut self, hash: u128) {
-        self.0 = hash as u64;
+        deserializer.deserialize_any(Reading)
     }
 }
 
-/// Drops rows that came before, by a 128-bit hash of their key: among a billion rows two different ones are taken for the same with
-/// a chance of 1 in 10²⁰.
+impl JsonSchema for Key {
+    fn schema_name() -> Cow<'static, str> {
+        "Key".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> schemars::Schema {
+        json_schema!({
+            "anyOf": [
+                { "type": "array", "items": { "type": "string" }, "minItems": 1, "description": "Columns." },
+                { "type": "string", "const": "all_columns", "description": "Every column." }
+            ]
+        })
+    }
+}
+
+/// The transform.
 pub struct Dedupe {
-    options: DedupeOptions,
-    seen: HashSet<u128, BuildHasherDefault<Taken>>,
-    full: bool,
+    key: Key,
+    memory: Size,
+    seen: Seen,
+    /// Whether it has said that its memory is full.
+    said: bool,
 }
 
 impl Dedupe {
-    /// From the config.
-    pub fn build(_: &Name, options: DedupeOptions) -> Result<Box<dyn Transform>> {
-        if options.key == DedupeKey::Columns(vec![]) {
-            return Err(Error::config("key: name at least one column, or write all_columns"));
-        }
-        Ok(Box::new(Self { options, seen: HashSet::default(), full: false }))
-    }
-
-    fn places(&self, schema: &Schema, kind: ErrorKind) -> Result<Option<Vec<usize>>> {
-        match &self.options.key {
-            DedupeKey::All(_) => Ok(None),
-            DedupeKey::Columns(names) => {
-                names.iter().map(|name| find(schema, name, kind)).collect::<Result<_>>().map(Some)
+    /// # Errors
+    /// Config: a key without columns, or with one twice; too little memory.
+    pub fn new(options: DedupeOptions) -> Result<Self> {
+        let DedupeOptions { key, memory } = options;
+        if let Key::Columns(columns) = &key {
+            if columns.is_empty() {
+                return Err(Error::config("key: names no column").hint("write `[OrderID]`, or `all_columns`"));
+            }
+            if let Some(name) = inputs::twice(columns.iter().map(String::as_str)) {
+                return Err(Error::config(format!("key: '{name}' stands there twice")));
             }
         }
+        if memory.0 < Seen::LEAST {
+            let least = Size(Seen::LEAST);
+            return Err(
+                Error::config(format!("memory: {memory} is too little")).hint(format!("give it {least} or more"))
+            );
+        }
+        Ok(Self { key, memory, seen: Seen::new(memory.0), said: false })
     }
 
-    /// Whether the row is new, as far as is known.
-    fn is_new(&mut self, hash: u128) -> bool {
-        if self.full {
-            return !self.seen.contains(&hash);
-        }
-        if self.seen.len() == self.seen.capacity() {
-            // It grows by doubling, and both tables are there for a moment.
-            let buckets = (self.seen.capacity() as u64 * 8 / 7).next_power_of_two().max(4);
-            if buckets * 3 * ENTRY > self.options.memory.0 {
-                self.full = true;
-                return !self.seen.contains(&hash);
+    fn indices(&self, schema: &Schema) -> Result<Option<Vec<usize>>> {
+        match &self.key {
+            Key::AllColumns => Ok(None),
+            Key::Columns(columns) => {
+                columns.iter().map(|name| inputs::find(schema, name)).collect::<Result<_>>().map(Some)
             }
         }
-        self.seen.insert(hash)
     }
 }
 
 #[async_trait]
 impl Transform for Dedupe {
-    fn plan(&self, inputs: &[(Name, Known)]) -> Result<TransformPlan> {
-        let plan = plan(inputs, |schema| {
-            self.places(schema, ErrorKind::Config)?;
-            Ok(Schema::clone(schema))
+    fn plan(&self, given: &[(Name, Known)]) -> Result<TransformPlan> {
+        let mut plan = inputs::plan(given, |schema| {
+            let indices = self.indices(schema)?;
+            // No rows tell whether there are columns that have no hash.
+            row_hashes(&RecordBatch::new_empty(schema.clone()), indices.as_deref())?;
+            Ok(schema.clone())
         })?;
-        let buckets = self.options.memory.0 / ENTRY / 3;
-        let exact = if buckets == 0 { 0 } else { ((1u64 << buckets.ilog2()) * 2) * 7 / 8 };
-        let note = format!(
-            "exact for {exact} different rows ({} of memory); beyond, duplicates pass to the sink's key",
-            self.options.memory
-        );
-        Ok(TransformPlan { stateful: true, notes: vec![note], ..plan })
+        plan.stateful = true;
+        plan.notes.push(format!(
+            "remembers {} keys in {}; behind that, rows with further keys pass, and repeated ones are left to the sink's key",
+            thousands(self.seen.room()),
+            self.memory
+        ));
+        Ok(plan)
     }
 
-    async fn apply(&mut self, ctx: &Context, _: &Name, rows: RecordBatch, out: &mut dyn Output) -> Result<()> {
-        let places = self.places(rows.schema_ref(), ErrorKind::Data)?;
-        let hashes = row_hashes(&rows, places.as_deref())?;
-        let was_full = self.full;
-        let keep: BooleanArray = hashes.into_iter().map(|hash| Some(self.is_new(hash))).collect();
-        if self.full && !was_full {
+    async fn apply(&mut self, ctx: &Context, input: &Name, rows: RecordBatch, out: &mut dyn Output) -> Result<()> {
+        let place = |error: Error| error.at(format!("input {input}"));
+        let indices = self.indices(rows.schema_ref()).map_err(place)?;
+        let hashes = row_hashes(&rows, indices.as_deref()).map_err(place)?;
+        let keyless = indices.and_then(|indices| keyless(&rows, &indices));
+        let (mut full, seen) = (false, &mut self.seen);
+        let keep = BooleanBuffer::collect_bool(hashes.len(), |row| {
+            if keyless.as_ref().is_some_and(|keyless| keyless.value(row)) {
+                return true;
+            }
+            let met = hashes.get(row).map(|hash| seen.meet(*hash));
+            full |= met == Some(Met::NoRoom);
+            met != Some(Met::Known)
+        });
+        if full && !self.said {
+            self.said = true;
             tracing::warn!(
-                "transform {}: its memory ({}) is full after {} different rows; duplicates of later rows pass to the sink's key",
+                "transform {}: its memory of {} is full; rows with further keys pass from here on, and repeated ones are left to the sink's key",
                 ctx.component(),
-                self.options.memory,
-                self.seen.len()
+                self.memory
             );
         }
-        if keep.true_count() == rows.num_rows() {
-            return out.rows(rows).await;
-        }
-        let kept = filter_record_batch(&rows, &keep)
-            .map_err(|error| Error::internal("rows cannot be dropped").because(error))?;
-        out.rows(kept).await
+        out.rows(inputs::keep(rows, keep)?).await
     }
 }
 
+/// The rows that are NULL in every column of the key, if there are any.
+fn keyless(rows: &RecordBatch, indices: &[usize]) -> Option<BooleanBuffer> {
+    let mut all: Option<BooleanBuffer> = None;
+    for at in indices {
+        let nulls: NullBuffer = rows.columns().get(*at)?.logical_nulls().filter(|nulls| nulls.null_count() > 0)?;
+        let missing = !nulls.inner();
+        all = Some(match all {
+            Some(all) => &all & &missing,
+            None => missing,
+        });
+    }
+    all
+}
+
+/// `3,440,640`.
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn make(_: &Name, options: DedupeOptions) -> Result<Box<dyn Transform>> {
+    Ok(Box::new(Dedupe::new(options)?))
+}
+
 inventory::submit! {
-    Connector::new("dedupe", "Rows that came before are dropped", include_str!("../docs/dedupe.md"))
-        .transform(TransformRole::of::<DedupeOptions>(|name, options| build(name, options, Dedupe::build)))
+    Connector::new("dedupe", "Drops rows that have come before", include_str!("../docs/dedupe.md"))
+        .transform(TransformRole::of::<DedupeOptions>(|name, value| connector::build(name, value, make)))
 }

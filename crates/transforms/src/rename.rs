@@ -1,71 +1,84 @@
-//! `rename`: other names for columns.
+//! `rename`: gives columns other names.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow_array::RecordBatch;
-use arrow_schema::{Field, Schema};
+use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use towpath_core::{
-    Connector, Context, Error, ErrorKind, Known, Name, Output, Result, Transform, TransformPlan,
-    connector::{TransformRole, build},
+    Connector, Context, Error, Known, Name, Output, Result, Transform, TransformPlan,
+    connector::{self, TransformRole},
     inventory,
 };
 
-use crate::columns::{find, plan};
+use crate::inputs;
 
-/// Options of the `rename` transform.
+/// Options of `rename`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RenameOptions {
-    /// New names by old ones: `Textbox12: quantity`. Columns that are not named keep theirs.
+    /// Old names and new ones: `{ Textbox12: Station }`. The others stay as they are. All are renamed at once, so two names can be
+    /// exchanged.
     pub columns: BTreeMap<String, String>,
 }
 
-/// Gives columns other names.
-#[derive(Debug)]
-pub struct Rename(RenameOptions);
+/// The transform.
+pub struct Rename {
+    columns: BTreeMap<String, String>,
+}
 
 impl Rename {
-    /// From the config.
-    pub fn build(_: &Name, options: RenameOptions) -> Result<Box<dyn Transform>> {
-        Ok(Box::new(Self(options)))
+    /// # Errors
+    /// Config: no column, or two that would get the same name.
+    pub fn new(options: RenameOptions) -> Result<Self> {
+        let columns = options.columns;
+        if columns.is_empty() {
+            return Err(
+                Error::config("columns: names no column").hint("write one like `columns: { Textbox12: Station }`")
+            );
+        }
+        if let Some(name) = inputs::twice(columns.values().map(String::as_str)) {
+            return Err(Error::config(format!("columns: two columns would become '{name}'")));
+        }
+        Ok(Self { columns })
     }
 
-    fn schema(&self, from: &Schema, kind: ErrorKind) -> Result<Schema> {
-        let mut names: Vec<String> = from.fields().iter().map(|field| field.name().clone()).collect();
-        for (old, new) in &self.0.columns {
-            let at = find(from, old, kind)?;
-            if let Some(name) = names.get_mut(at) {
-                name.clone_from(new);
+    fn schema(&self, schema: &SchemaRef) -> Result<SchemaRef> {
+        self.columns.keys().try_for_each(|name| inputs::find(schema, name).map(drop))?;
+        let new = |name: &String| self.columns.get(name).cloned();
+        for field in schema.fields().iter().filter(|field| new(field.name()).is_none()) {
+            if let Some((old, name)) = self.columns.iter().find(|(_, name)| *name == field.name()) {
+                return Err(Error::config(format!("'{old}' cannot become '{name}': there is a column of that name"))
+                    .hint(format!("rename '{name}' as well, or take another name")));
             }
         }
-        for (at, name) in names.iter().enumerate() {
-            if names.iter().take(at).any(|other| other == name) {
-                return Err(Error::new(kind, format!("two columns would be called '{name}'")));
-            }
-        }
-        let renamed = from.fields().iter().zip(names).map(|(field, name)| Field::clone(field).with_name(name));
-        Ok(Schema::new_with_metadata(renamed.collect::<Vec<_>>(), from.metadata().clone()))
+        let fields = schema.fields().iter().map(|field| match new(field.name()) {
+            Some(name) => Arc::new(field.as_ref().clone().with_name(name)),
+            None => Arc::clone(field),
+        });
+        Ok(Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone())))
     }
 }
 
 #[async_trait]
 impl Transform for Rename {
-    fn plan(&self, inputs: &[(Name, Known)]) -> Result<TransformPlan> {
-        plan(inputs, |schema| self.schema(schema, ErrorKind::Config))
+    fn plan(&self, given: &[(Name, Known)]) -> Result<TransformPlan> {
+        inputs::plan(given, |schema| self.schema(schema))
     }
-    async fn apply(&mut self, _: &Context, _: &Name, rows: RecordBatch, out: &mut dyn Output) -> Result<()> {
-        let schema = self.schema(rows.schema_ref(), ErrorKind::Data)?;
-        let count = arrow_array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        let renamed = RecordBatch::try_new_with_options(Arc::new(schema), rows.columns().to_vec(), &count)
-            .map_err(|error| Error::internal("columns cannot be renamed").because(error))?;
-        out.rows(renamed).await
+
+    async fn apply(&mut self, _: &Context, input: &Name, rows: RecordBatch, out: &mut dyn Output) -> Result<()> {
+        let schema = self.schema(rows.schema_ref()).map_err(|error| error.at(format!("input {input}")))?;
+        out.rows(inputs::under(&rows, schema)?).await
     }
 }
 
+fn make(_: &Name, options: RenameOptions) -> Result<Box<dyn Transform>> {
+    Ok(Box::new(Rename::new(options)?))
+}
+
 inventory::submit! {
-    Connector::new("rename", "Other names for columns", include_str!("../docs/rename.md"))
-        .transform(TransformRole::of::<RenameOptions>(|name, options| build(name, options, Rename::build)))
+    Connector::new("rename", "Gives columns other names", include_str!("../docs/rename.md"))
+        .transform(TransformRole::of::<RenameOptions>(|name, value| connector::build(name, value, make)))
 }
