@@ -59,8 +59,8 @@ fn batch(schema: &SchemaRef, first: usize, rows: usize) -> RecordBatch {
         let _ = write!(texts[4], "op{:04}", dice >> 8 & 0x3FF);
         let _ = write!(texts[5], "{:05}-{:04}", dice >> 12 & 0xFFF, dice >> 24 & 0xFFF);
         let _ = write!(texts[6], "B{:06}", row / 500);
-        texts[7].write_str(if dice % 50 == 0 { "FAILED" } else { "PASSED" }).unwrap();
-        if dice % 10 == 0 {
+        texts[7].write_str(if dice.is_multiple_of(50) { "FAILED" } else { "PASSED" }).unwrap();
+        if dice.is_multiple_of(10) {
             let _ = write!(texts[8], "retry, see \"log\" {}", dice % 1000);
         }
         texts.iter_mut().for_each(|text| text.append_value(""));

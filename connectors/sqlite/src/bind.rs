@@ -150,7 +150,7 @@ impl From<rusqlite::Error> for Unfit {
 impl<'a> Cells<'a> {
     fn new(column: &'a dyn Array, kind: Kind, name: &str) -> Result<Self> {
         use DataType as T;
-        fn down<'a, A: 'static>(column: &'a dyn Array) -> Option<&'a A> {
+        fn down<A: 'static>(column: &dyn Array) -> Option<&A> {
             column.as_any().downcast_ref()
         }
         let zoned = matches!(column.data_type(), T::Timestamp(_, Some(_)));

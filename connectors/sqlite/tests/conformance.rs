@@ -23,7 +23,7 @@ use towpath_testkit::{
 fn table(place: &Place, sql: &str) -> RecordBatch {
     let db = place.db();
     let mut query = db.prepare(sql).unwrap();
-    let names: Vec<String> = query.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = query.column_names().map(str::to_owned).collect();
     let mut columns: Vec<Vec<Option<String>>> = vec![vec![]; names.len()];
     let mut rows = query.query([]).unwrap();
     while let Some(row) = rows.next().unwrap() {

@@ -1,4 +1,5 @@
 //! A wrong credential goes over the wire once: over tries, pipelines, processes and kills.
+#![allow(clippy::unwrap_used, reason = "it is what makes a test fail")]
 
 use std::{
     path::Path,

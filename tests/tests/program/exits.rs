@@ -7,8 +7,10 @@ use crate::kit::*;
 
 const FILE: &str = "sources:
   file: { type: csv, path: in.csv, columns: { id: int64 } }
+transforms:
+  fresh: { type: dedupe, inputs: [file], key: all_columns }
 sinks:
-  table: { type: sqlite, inputs: [file], path: out.db, table: t, write: append }
+  table: { type: sqlite, inputs: [fresh], path: out.db, table: t, write: append }
 ";
 
 /// So many rows, with a bad one in ten.
@@ -61,6 +63,7 @@ fn done() {
     let report = check_report(&ran, "completed");
     assert_eq!(report["pipeline"], "p");
     assert_eq!(report["sources"]["file"]["rows"], 100, "refused ones were read too");
+    assert_eq!(report["transforms"]["fresh"], json!({ "rows_in": 90, "rows_out": 90 }));
     assert_eq!(report["sinks"]["table"], json!({ "written": 90, "skipped": 0, "rejected": 0 }));
     assert_eq!(report["dead_letters"], 10);
     assert!(report["peak_memory_bytes"].as_u64().unwrap() > 1 << 20);

@@ -29,7 +29,8 @@ sinks:
 
 /// What the columns that are compared look like in the table.
 fn expected(report: &Report, hours: u32) -> Vec<String> {
-    let good = production(report, hours).into_iter().enumerate().filter(|(row, _)| (row + 1) as u64 % RAGGED != 0);
+    let good =
+        production(report, hours).into_iter().enumerate().filter(|(row, _)| !((row + 1) as u64).is_multiple_of(RAGGED));
     let mut rows: Vec<_> = good
         .map(|(_, line)| line.split(',').next().unwrap().replace('T', " ").trim_end_matches(".000").to_owned())
         .collect();
@@ -136,7 +137,7 @@ fn of_the_way_there() {
         ("challenge: page", On::Challenge, Fault::Html),
         ("challenge: silent", On::Challenge, Fault::FirstByte(Duration::from_secs(600))),
         ("proof: closed", On::Proof, Fault::Close),
-        ("proof: closed after the answer", On::Proof, Fault::CloseAfter),
+        ("proof: closed after the answer, announced", On::Proof, Fault::CloseAnnounced),
         ("proof: proxy", On::Proof, Fault::Status(502)),
         ("proof: silent", On::Proof, Fault::FirstByte(Duration::from_secs(600))),
         ("parameters: closed", On::Parameters, Fault::Close),

@@ -55,10 +55,13 @@ pub struct Group {
     pub example: String,
 }
 
+/// Run, component, kind and sink.
+type Which = (String, String, &'static str, Option<String>);
+
 /// What is in a folder; a folder that is not there is empty.
 pub fn list(dir: &Path) -> Result<Listing> {
     let mut listing = Listing::default();
-    let mut groups: BTreeMap<(String, String, &'static str, Option<String>), (u64, String)> = BTreeMap::new();
+    let mut groups: BTreeMap<Which, (u64, String)> = BTreeMap::new();
     for number in files::numbers(dir).map_err(|error| told(dir, error))? {
         let (mut entries, path) = (0, files::path(dir, number));
         let bytes = each_line(dir, &path, |entry| {
@@ -78,11 +81,9 @@ pub fn list(dir: &Path) -> Result<Listing> {
         })?;
         listing.files.push(FileSummary { path, bytes, entries });
     }
-    let group = |((run, component, kind, sink), (entries, example)): (
-        (String, String, &str, Option<String>),
-        (u64, String),
-    )| { Group { run, component, kind: kind.to_owned(), sink, entries, example } };
-    listing.groups = groups.into_iter().map(group).collect();
+    for ((run, component, kind, sink), (entries, example)) in groups {
+        listing.groups.push(Group { run, component, kind: kind.to_owned(), sink, entries, example });
+    }
     Ok(listing)
 }
 

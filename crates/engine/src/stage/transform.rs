@@ -60,7 +60,9 @@ impl Output for Collected {
     }
 }
 
-type Worker = JoinHandle<(Box<dyn Transform>, Result<Applied>)>;
+/// The instance, to be used again, and what it made of a batch.
+type Done = (Box<dyn Transform>, Result<Applied>);
+type Worker = JoinHandle<Done>;
 
 impl TransformStage {
     /// Takes batches until every input has ended, then finishes.
@@ -176,7 +178,7 @@ impl TransformStage {
 struct Busy(VecDeque<Worker>);
 
 impl Busy {
-    fn oldest(&mut self) -> BoxFuture<'_, Result<(Box<dyn Transform>, Result<Applied>)>> {
+    fn oldest(&mut self) -> BoxFuture<'_, Result<Done>> {
         Box::pin(async move {
             let Some(worker) = self.0.front_mut() else { return std::future::pending().await };
             let done = worker.await;
