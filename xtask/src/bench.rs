@@ -35,7 +35,7 @@ fn spine() -> Fallible {
     if !cmd::is_at_hand("sqlite3") {
         return Err("the rival is missing: install the sqlite3 shell".to_owned());
     }
-    let programs = cmd::build_release()?;
+    let programs = cmd::build("release")?;
     let scratch = cmd::Scratch::new("bench")?;
     let bench = Bench { programs, folder: scratch.path().to_owned() };
     let columns = bench.sample("log.csv", ROWS)?;

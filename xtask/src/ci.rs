@@ -10,7 +10,7 @@ const STEPS: &[Step] = &[
     ("fmt", || cmd::run(&mut cmd::cargo(["fmt", "--all", "--check"]))),
     ("deny", deny),
     ("clippy", || cmd::run(&mut cmd::cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))),
-    ("test", || cmd::run(&mut cmd::cargo(["test", "--workspace"]))),
+    ("test", || cmd::run(&mut cmd::cargo(["test", "--workspace", "--no-fail-fast"]))),
     ("import table", || {
         cmd::run(&mut cmd::cargo(["test", "--quiet", "--package", "towpath-tests", "--test", "workspace"]))
     }),

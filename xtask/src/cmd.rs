@@ -56,14 +56,14 @@ pub(crate) fn target_dir() -> Fallible<PathBuf> {
     folder.map(PathBuf::from).ok_or_else(|| "cargo metadata names no target directory".to_owned())
 }
 
-/// Builds `towpath` and the simulators as they are meant to run, and says where they lie.
-pub(crate) fn build_release() -> Fallible<Programs> {
-    run(&mut cargo(["build", "--release", "--package", "towpath", "--package", "towpath-testkit", "--bins"]))?;
-    let folder = target_dir()?.join("release");
+/// Builds `towpath` and the simulators in a profile, and says where they lie: `release` to measure, `demo` to be ready soon.
+pub(crate) fn build(profile: &str) -> Fallible<Programs> {
+    run(&mut cargo(["build", "--profile", profile, "--package", "towpath", "--package", "towpath-testkit", "--bins"]))?;
+    let folder = target_dir()?.join(profile);
     Ok(Programs { towpath: folder.join("towpath"), simulate: folder.join("towpath-simulate") })
 }
 
-/// The programs of a release build.
+/// The programs of a build.
 pub(crate) struct Programs {
     /// The binary.
     pub(crate) towpath: PathBuf,

@@ -14,7 +14,7 @@ pub(crate) fn run(arguments: &[String]) -> Fallible {
     }
     println!("Building towpath and the simulated report server (some minutes the first time) …");
     let began = Instant::now();
-    let programs = cmd::build_release()?;
+    let programs = cmd::build("demo")?;
     println!("Built in {:.0} s.\n", began.elapsed().as_secs_f64());
     let folder = cmd::target_dir()?.join("demo");
     // A state or a table of an earlier demo would have nothing new to show.

@@ -3,6 +3,6 @@
 use crate::{Fallible, cmd};
 
 pub(crate) fn run(arguments: &[String]) -> Fallible {
-    let programs = cmd::build_release()?;
+    let programs = cmd::build("demo")?;
     cmd::run(std::process::Command::new(programs.simulate).args(arguments))
 }
