@@ -13,9 +13,10 @@ use common::{
     site::{PROPER, Site},
     write,
 };
+use serde_json::value::RawValue;
 use towpath_core::{Sink, Source, WriteMode};
 use towpath_testkit::conformance::{
-    Setup, SinkQuirks, SinkTarget, SinkUnderTest, SourceOrigin, SourceUnderTest, sink, source,
+    Comes, Setup, SinkQuirks, SinkTarget, SinkUnderTest, SourceOrigin, SourceUnderTest, TypeQuirk, sink, source,
 };
 
 /// Text columns, as the decoder gives them.
@@ -187,12 +188,14 @@ impl SinkTarget for Out {
             return Some(vec![of_columns(&names, columns.collect())]);
         }
         let row = |line: &str| {
-            let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).expect("a JSON object");
-            let (names, values): (Vec<String>, Vec<serde_json::Value>) = object.into_iter().unzip();
-            let text = |value: serde_json::Value| match value {
-                serde_json::Value::Null => None,
-                serde_json::Value::String(text) => Some(text),
-                other => Some(other.to_string()),
+            // Numbers as they stand there: a float would lose digits of a decimal.
+            let object: std::collections::BTreeMap<String, Box<RawValue>> =
+                serde_json::from_str(line).expect("a JSON object");
+            let (names, values): (Vec<String>, Vec<Box<RawValue>>) = object.into_iter().unzip();
+            let text = |value: Box<RawValue>| match value.get() {
+                "null" => None,
+                text if text.starts_with('"') => Some(serde_json::from_str(text).expect("a JSON string")),
+                other => Some(other.to_owned()),
             };
             of_columns(&names, values.into_iter().map(|value| vec![text(value)]).collect())
         };
@@ -208,7 +211,16 @@ fn out(jsonl: bool) -> impl Fn() -> std::future::Ready<Out> {
 }
 
 fn quirks() -> SinkQuirks {
-    SinkQuirks { refuses_nothing: Some("a file takes every row"), ..SinkQuirks::default() }
+    let in_utc = |text: &str| {
+        let moment: jiff::Timestamp = text.parse().expect("a moment");
+        moment.strftime("%Y-%m-%dT%H:%M:%S%.fZ").to_string()
+    };
+    let offset = TypeQuirk {
+        of: "timestamp_us_offset",
+        comes: Comes::As(in_utc),
+        reason: "a moment is written in UTC, whatever zone it is shown in",
+    };
+    SinkQuirks { refuses_nothing: Some("a file takes every row"), types: vec![offset], ..SinkQuirks::default() }
 }
 
 #[tokio::test]

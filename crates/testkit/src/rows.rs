@@ -9,7 +9,8 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 /// A value as text; `None` for null. Every type has one text: `1`, `1.50`, `true`, `2026-01-31`, `2026-01-31T05:00:00.25`, binary as
 /// hexadecimal digits.
 pub fn value(array: &dyn Array, row: usize) -> Option<String> {
-    if array.is_null(row) {
+    // An array of type null has no bitmap of its own.
+    if array.is_null(row) || *array.data_type() == DataType::Null {
         return None;
     }
     if let DataType::Timestamp(unit, Some(zone)) = array.data_type()

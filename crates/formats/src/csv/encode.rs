@@ -5,7 +5,7 @@ use arrow_schema::SchemaRef;
 use towpath_core::{Error, Result};
 
 use super::{CsvOptions, Encoding, Header, options::Dialect};
-use crate::text::{Texts, Writer};
+use crate::text::Texts;
 
 /// Writes delimited text in UTF-8, lines ended by LF. Fields are quoted where they must be, and nowhere else: where they hold a
 /// delimiter, a quote or a line end, and where a text is empty or would be read as NULL.
@@ -74,8 +74,7 @@ impl CsvEncoder {
                 }
                 writer.write(row, out)?;
                 let value = out.get(start..).unwrap_or_default();
-                let must = matches!(writer, Writer::Text(_))
-                    && (value.is_empty() || self.nulls.iter().any(|null| null.as_bytes() == value));
+                let must = value.is_empty() || self.nulls.iter().any(|null| null.as_bytes() == value);
                 self.quote(out, start, must)?;
             }
             out.push(b'\n');
