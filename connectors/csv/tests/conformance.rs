@@ -213,7 +213,10 @@ fn out(jsonl: bool) -> impl Fn() -> std::future::Ready<Out> {
 fn quirks() -> SinkQuirks {
     let in_utc = |text: &str| {
         let moment: jiff::Timestamp = text.parse().expect("a moment");
-        moment.strftime("%Y-%m-%dT%H:%M:%S%.fZ").to_string()
+        // With as many digits as the text has.
+        let digits = text.split_once('.').map_or(0, |(_, rest)| rest.chars().take_while(char::is_ascii_digit).count());
+        let fraction = if digits > 0 { format!("%.{digits}f") } else { String::new() };
+        moment.strftime(&format!("%Y-%m-%dT%H:%M:%S{fraction}Z")).to_string()
     };
     let offset = TypeQuirk {
         of: "timestamp_us_offset",
