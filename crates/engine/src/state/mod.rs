@@ -3,7 +3,7 @@
 //! Runs and checkpoints, the guard's leases, breakers and refused credentials live here, because a guard that
 //! forgets at restart protects nobody, and a wrong password tried by each of ten processes locks the account. The
 //! modules that give these their meaning ([`guard`](crate::guard), [`breaker`](crate::breaker), [`credentials`](crate::credentials)) keep their own tables
-//! through [`StateStore::write`]; this module keeps the file: opening, migrations, transactions, errors.
+//! through one write transaction; this module keeps the file: opening, migrations, transactions, errors.
 //!
 //! Methods are synchronous and quick (one small transaction, one fsync). A writer takes the write lock at once
 //! (`BEGIN IMMEDIATE`), so two processes never work on the same premises.
