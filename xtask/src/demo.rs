@@ -16,7 +16,7 @@ pub(crate) fn run(arguments: &[String]) -> Fallible {
     let began = Instant::now();
     let programs = cmd::build("demo")?;
     println!("Built in {:.0} s.\n", began.elapsed().as_secs_f64());
-    let folder = cmd::target_dir()?.join("demo");
+    let folder = cmd::target_dir()?.join("towpath-demo");
     // A state or a table of an earlier demo would have nothing new to show.
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
