@@ -70,7 +70,23 @@ fn put(path: &Path, text: &str) -> Fallible {
     fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// So many whole hours ago, in UTC, as `2026-01-31T05:00`.
+fn hours_ago(hours: u64) -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let hour = since.as_secs() / 3600 - hours;
+    // The days of a year that begins in March, in eras of 400 years.
+    let days = hour / 24 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let march = (5 * of_year + 2) / 153;
+    let month = if march < 10 { march + 3 } else { march - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{:02}T{:02}:00", of_year - (153 * march + 2) / 5 + 1, hour % 24)
+}
+
 fn pipeline(url: &str) -> String {
+    let start = hours_ago(HOURS);
     format!(
         r#"version: 1
 name: production_log
@@ -80,7 +96,7 @@ sources:
     url: {url}
     report: /Manufacturing/Production log
     auth: {{ type: ntlm, domain: CORP, username: loader, password: "${{DEMO_PASSWORD}}" }}
-    window: {{ size: 1h, start: 2026-01-01, start_parameter: From, end_parameter: To, max_windows_per_run: {HOURS} }}
+    window: {{ size: 1h, start: {start}, start_parameter: From, end_parameter: To }}
     parameters: {{ Line: all }}
     columns: {{ Timestamp: timestamp, Torque: float64, Temperature: float64 }}
 transforms:
