@@ -7,7 +7,8 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use towpath_core::{
     Call, Effect, Error, ErrorKind, Result, Retry,
     context::{Attempt, Door, Lease},
@@ -18,7 +19,7 @@ use tracing::Instrument as _;
 use crate::{
     breaker::Breaker,
     guard::{Gate, LeaseId, Passage},
-    pulse::Pulse,
+    progress::{Calls, ComponentProgress},
     state::{StateStore, clock::human},
 };
 
@@ -34,7 +35,7 @@ pub struct CallDoor {
     retry: RetrySpec,
     call_deadline: Duration,
     cancel: CancellationToken,
-    pulse: Arc<Pulse>,
+    counted: Arc<ComponentProgress>,
 }
 
 /// How long to wait before the next try, after so many failures: full jitter under a bound that doubles, and never less than the
@@ -58,9 +59,9 @@ impl CallDoor {
         retry: RetrySpec,
         call_deadline: Duration,
         cancel: CancellationToken,
-        pulse: Arc<Pulse>,
+        counted: Arc<ComponentProgress>,
     ) -> Self {
-        Self { store, guard, retry, call_deadline, cancel, pulse }
+        Self { store, guard, retry, call_deadline, cancel, counted }
     }
 
     /// Waits for the guard. The request is stored when this returns.
@@ -68,23 +69,31 @@ impl CallDoor {
         loop {
             // Told before asking, or an end in between would be missed.
             let freed = self.store.freed().notified();
-            match gate.ask(effect, deadline)? {
-                Passage::Pass(lease) => return Ok(lease),
-                Passage::After(pause) => {
-                    tokio::time::sleep(pause).await;
-                    return Ok(None);
+            let (look, shown) = if let Some(pause) = gate.paused_for()? {
+                if pause > PATIENCE {
+                    return Err(asked_for_a_pause(gate, pause));
                 }
-                Passage::Wait { wait, busy } => {
-                    let ms = wait.as_millis() as i64;
-                    let when = if busy { "when another one has ended".to_owned() } else { format!("in {}", human(ms)) };
-                    self.pulse.in_guard(format!("next request {when}, guard of {}", gate.origin()));
-                    // Requests of other processes end without telling us, and a sleep is not exact.
-                    let look = if busy { wait.min(POLL) } else { wait.max(Duration::from_millis(1)) };
-                    tokio::select! {
-                        () = tokio::time::sleep(look) => {}
-                        () = freed => {}
+                (pause, format!("next request in {}, as {} asked", human(ms(pause)), gate.origin()))
+            } else {
+                match gate.ask(effect, deadline)? {
+                    Passage::Pass(lease) => return Ok(lease),
+                    Passage::After(pause) => {
+                        tokio::time::sleep(pause).await;
+                        return Ok(None);
+                    }
+                    Passage::Wait { wait, busy } => {
+                        let when = if busy { "when another one has ended, at the latest in" } else { "in" };
+                        let shown = format!("next request {when} {}, guard of {}", human(ms(wait)), gate.origin());
+                        // Requests of other processes end without telling us.
+                        (if busy { wait.min(POLL) } else { wait }, shown)
                     }
                 }
+            };
+            self.counted.pulse.in_guard(shown);
+            tokio::select! {
+                // A sleep is not exact.
+                () = tokio::time::sleep(look.max(Duration::from_millis(1))) => {}
+                () = freed => {}
             }
         }
     }
@@ -96,11 +105,16 @@ impl CallDoor {
         let server = Breaker::new(self.store.clone(), call.origin.as_str(), None);
         let part =
             call.resource.as_deref().map(|name| Breaker::new(self.store.clone(), call.origin.as_str(), Some(name)));
+        let Calls { tries, failed, again, answering_ms, waited_ms } = &self.counted.calls;
+        let _calling = self.counted.pulse.calling();
         for failures in 1.. {
             let breakers = || part.iter().chain([&server]);
             // Looked at before the wait for the guard, and claimed after it: a probe that waits is none.
             breakers().try_for_each(Breaker::look)?;
-            let lease = self.our_turn(&gate, call.effect, deadline).await?;
+            let asked = Instant::now();
+            let lease = self.our_turn(&gate, call.effect, deadline).await;
+            waited_ms.add(since(asked));
+            let lease = lease?;
             if let Err(open) = breakers().try_for_each(|breaker| breaker.ask(deadline)) {
                 if let Some(lease) = lease {
                     note(gate.ended(lease));
@@ -109,14 +123,21 @@ impl CallDoor {
             }
             let refusals = self.store.refusals();
             let span = tracing::debug_span!("call", what = %call.what, origin = %call.origin, attempt = failures);
-            self.pulse.in_call(Some(call.what.clone()));
+            self.counted.pulse.in_call(Some(call.what.clone()));
+            tries.add(1);
+            let sent = Instant::now();
             let outcome = within(deadline, call.effect, attempt()).instrument(span.clone()).await;
-            self.pulse.in_call(None);
+            answering_ms.add(since(sent));
+            self.counted.pulse.in_call(None);
             let error = match outcome {
-                Ok(()) => return Ok(self.lease(gate, part.into_iter().chain([server]).collect(), lease)),
+                Ok(()) => return Ok(self.lease(gate, part.into_iter().chain([server]).collect(), lease, deadline)),
                 Err(error) => error,
             };
             let _in_span = span.enter();
+            failed.add(1);
+            if let Retry::After(asked) = error.retrying() {
+                note(gate.pause(asked));
+            }
             self.ended(&gate, lease, &error);
             // Refused by a password is the account's matter, refused all the same is the part's.
             let right_missing = error.kind() == ErrorKind::Auth && self.store.refusals() == refusals;
@@ -126,20 +147,22 @@ impl CallDoor {
                 Some(part) if error.kind() == ErrorKind::Timeout => part.failed(&error)?,
                 _ => server.failed(&error)?,
             }
-            let again = match error.retrying() {
+            let due = match error.retrying() {
                 Retry::Never => false,
                 Retry::Again => true,
                 Retry::After(asked) => asked <= PATIENCE,
             };
-            if !again || call.effect == Effect::Once || failures >= self.retry.attempts {
+            if !due || call.effect == Effect::Once || failures >= self.retry.attempts {
                 let place = format!("{} ({failures} {})", call.what, if failures == 1 { "try" } else { "tries" });
                 return Err(if failures == 1 { error } else { error.at(place) });
             }
             let pause = back_off(&self.retry, failures, error.retrying());
             tracing::info!("{}: {error}; trying again in {:.1} s", call.what, pause.as_secs_f64());
             drop(_in_span);
-            self.pulse.in_guard(format!("the next try of '{}' in {:.0} s", call.what, pause.as_secs_f64()));
+            self.counted.pulse.in_guard(format!("the next try of '{}' in {:.0} s", call.what, pause.as_secs_f64()));
+            waited_ms.add(ms(pause).unsigned_abs());
             tokio::time::sleep(pause).await;
+            again.add(1);
         }
         Err(Error::internal("no try was made"))
     }
@@ -154,8 +177,11 @@ impl CallDoor {
     }
 
     /// What keeps the server marked as busy until the answer has ended.
-    fn lease(&self, gate: Gate, breakers: Vec<Breaker>, lease: Option<LeaseId>) -> Lease {
+    fn lease(&self, gate: Gate, breakers: Vec<Breaker>, lease: Option<LeaseId>, deadline: Duration) -> Lease {
+        // An answer may flow for longer than the deadline, and the server is busy with it.
+        let renewing = lease.map(|lease| AbortOnDropHandle::new(tokio::spawn(renew(gate.clone(), lease, deadline))));
         Lease::new(move |end| {
+            drop(renewing);
             let seen = match end {
                 Some(Ok(())) => {
                     breakers.iter().for_each(|breaker| note(breaker.succeeded()));
@@ -185,6 +211,29 @@ impl Door for CallDoor {
             passed = self.tries(call, attempt) => passed,
         }
     }
+}
+
+/// Keeps a request in the store as long as somebody watches it.
+async fn renew(gate: Gate, lease: LeaseId, deadline: Duration) {
+    loop {
+        tokio::time::sleep((deadline / 2).max(Duration::from_secs(1))).await;
+        note(gate.renew(lease, deadline));
+    }
+}
+
+fn asked_for_a_pause(gate: &Gate, pause: Duration) -> Error {
+    let what = format!("{} asked to be left alone for another {}", gate.origin(), human(ms(pause)));
+    Error::new(ErrorKind::RateLimited, what)
+        .retry(Retry::After(pause))
+        .hint("run it again after that; nothing was sent now")
+}
+
+fn ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn since(then: Instant) -> u64 {
+    then.elapsed().as_millis() as u64
 }
 
 /// One try, body included. A deadline that passes says so.

@@ -4,7 +4,8 @@
 //! breakfast. So the store keeps, by server and account, a keyed fingerprint of every credential that was tried, over all pipelines
 //! and processes:
 //!
-//! * **proven**: the server took it. It goes out freely for [`FRESH`], then again under a lease: it may have been changed since.
+//! * **proven**: the server took it, as the last of its account. It goes out freely for [`FRESH`], then again under a lease: it may
+//!   have been changed since.
 //! * **refused**: never sent again, until somebody resets it. Another credential of the same account is another entry.
 //! * **trying**: goes out right now, under a lock that a dead process does not keep. Others wait for the outcome.
 //! * **unknown**: it went out, and nobody saw what came of it. It waits for [`UNKNOWN`]: the server may have counted it.
@@ -216,7 +217,14 @@ impl Admission for Leave {
             self.said = true;
             return;
         }
-        self.say(|store, key| store.put(key, "proven"));
+        self.say(|store, key| {
+            store.write(|db| {
+                // Only the one last proven is remembered: a password that was changed leaves nothing behind.
+                let sql = "DELETE FROM credentials WHERE server = ?1 AND account = ?2 AND state = 'proven'";
+                db.execute(sql, params![key.server, key.account])?;
+                store.put_in(db, key, "proven")
+            })
+        });
     }
 
     fn refused(mut self: Box<Self>) {

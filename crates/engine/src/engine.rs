@@ -222,9 +222,9 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Context {
         let (common, guard) = graph.common(name).unwrap_or((CommonSpec::default(), Guard::default()));
-        let pulse = Arc::clone(&progress.component(name, role).pulse);
+        let counted = progress.component(name, role);
         let retry = common.retry.unwrap_or_default();
-        let door = CallDoor::new(self.store.clone(), guard, retry, graph.run.call_deadline.0, cancel.clone(), pulse);
+        let door = CallDoor::new(self.store.clone(), guard, retry, graph.run.call_deadline.0, cancel.clone(), counted);
         Context::new(graph.name.clone(), name.clone(), Arc::new(door), Arc::new(self.store.clone()), cancel.clone())
     }
 }

@@ -19,6 +19,8 @@
 //! one. Two classes: [`Effect::Cheap`] calls are spaced by [`CHEAP_SPACING`] where a pause is in force, in a lane of their own; they
 //! neither wait for the others nor make them wait.
 //!
+//! A server that asks for a pause itself (`Retry-After`) gets it, from all processes and for calls of both classes.
+//!
 //! Who sets no limit, and asks a server that nobody guards, costs one look-up and writes nothing.
 //!
 //! [`next_start`] is the arithmetic, pure; [`Gate`] keeps its history in the store.
@@ -190,6 +192,41 @@ impl Gate {
     /// The server.
     pub fn origin(&self) -> &str {
         &self.origin
+    }
+
+    /// The server asked to be left alone for so long: every process of this machine does.
+    pub fn pause(&self, asked: Duration) -> Result<()> {
+        self.store.write(|db| {
+            let now = self.store.clock().now();
+            let until = now.ms.saturating_add(millis(asked));
+            db.prepare_cached(
+                "INSERT INTO pauses (origin, boot, until) VALUES (?1, ?2, ?3) ON CONFLICT (origin) DO UPDATE
+                 SET until = CASE WHEN boot = excluded.boot THEN max(until, excluded.until) ELSE excluded.until END, boot = excluded.boot",
+            )?
+            .execute(params![self.origin, &*now.boot, until])?;
+            Ok(())
+        })
+    }
+
+    /// For how long the server wants to be left alone. After a reboot nobody knows: it is asked again.
+    pub fn paused_for(&self) -> Result<Option<Duration>> {
+        let now = self.store.clock().now();
+        let until: Option<i64> = self.store.read(|db| {
+            db.prepare_cached("SELECT until FROM pauses WHERE origin = ?1 AND boot = ?2 AND until > ?3")?
+                .query_row(params![self.origin, &*now.boot, now.ms], |row| row.get(0))
+                .optional()
+        })?;
+        Ok(until.and_then(|until| u64::try_from(until - now.ms).ok()).map(Duration::from_millis))
+    }
+
+    /// A request goes on for longer than its deadline, and is watched: it counts as under way for so long from now.
+    pub fn renew(&self, LeaseId(id): LeaseId, deadline: Duration) -> Result<()> {
+        self.store.write(|db| {
+            let now = self.store.clock().now();
+            db.prepare_cached("UPDATE leases SET until = max(until, ?3) WHERE id = ?1 AND boot = ?2 AND ended IS NULL")?
+                .execute(params![id, &*now.boot, now.ms.saturating_add(millis(deadline))])?;
+            Ok(())
+        })
     }
 
     /// Asks to begin a request that will have ended `deadline` from now, or counts as under way until then.

@@ -38,7 +38,24 @@ pub struct ComponentProgress {
     pub known: Counter,
     /// Rows refused.
     pub rejected: Counter,
+    /// Calls to the outside.
+    pub calls: Calls,
     gauge: Mutex<Option<Context>>,
+}
+
+/// What a component's calls to the outside came to: the metrics of the door.
+#[derive(Debug, Default)]
+pub struct Calls {
+    /// Tries that went out.
+    pub tries: Counter,
+    /// Tries that failed.
+    pub failed: Counter,
+    /// Tries made because the one before had failed.
+    pub again: Counter,
+    /// Milliseconds until the answers began, of all tries together.
+    pub answering_ms: Counter,
+    /// Milliseconds spent waiting for a guard, or for the next try.
+    pub waited_ms: Counter,
 }
 
 /// A number that only one task changes and anyone may read.
@@ -71,10 +88,19 @@ impl Progress {
         if let Some(found) = components.iter().find(|component| component.name == *name && component.role == role) {
             return Arc::clone(found);
         }
-        let new = Arc::new(ComponentProgress {
-            name: name.clone(),
-            role,
+        let new = ComponentProgress::new(name.clone(), role);
+        components.push(Arc::clone(&new));
+        new
+    }
+}
+
+impl ComponentProgress {
+    /// A component that has done nothing yet.
+    pub fn new(name: Name, role: Role) -> Arc<Self> {
+        Arc::new(Self {
             pulse: Pulse::new(name.clone(), role),
+            name,
+            role,
             rows_in: Counter::default(),
             rows_out: Counter::default(),
             batches: Counter::default(),
@@ -82,14 +108,10 @@ impl Progress {
             written: Counter::default(),
             known: Counter::default(),
             rejected: Counter::default(),
+            calls: Calls::default(),
             gauge: Mutex::default(),
-        });
-        components.push(Arc::clone(&new));
-        new
+        })
     }
-}
-
-impl ComponentProgress {
     pub(crate) fn watch(&self, ctx: &Context) {
         *self.gauge.lock().unwrap_or_else(PoisonError::into_inner) = Some(ctx.clone());
     }

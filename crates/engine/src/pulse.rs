@@ -72,6 +72,16 @@ impl Pulse {
         *self.call.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
         self.beat();
     }
+    /// Until what comes of it is dropped, it may wait for calls and guards; then it works again, however the wait ended.
+    pub fn calling(&self) -> impl Drop + '_ {
+        struct Calling<'a>(&'a Pulse);
+        impl Drop for Calling<'_> {
+            fn drop(&mut self) {
+                self.0.in_call(None);
+            }
+        }
+        Calling(self)
+    }
     /// How long it has not moved.
     pub fn still_for(&self) -> Duration {
         self.born.elapsed().saturating_sub(Duration::from_millis(self.moved_at_ms.load(Ordering::Relaxed)))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 use towpath_core::{Error, ErrorKind, Name, pipeline::Role};
 
-use crate::progress::Progress;
+use crate::progress::{Calls, Counter, Progress};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -64,6 +64,21 @@ pub struct SinkReport {
     pub rejected: u64,
 }
 
+/// What a component's calls to the outside came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallReport {
+    /// Tries that went out.
+    pub tries: u64,
+    /// Tries that failed.
+    pub failed: u64,
+    /// Tries made because the one before had failed.
+    pub again: u64,
+    /// Milliseconds until the answers began, of all tries together.
+    pub answering_ms: u64,
+    /// Milliseconds spent waiting for a guard, or for the next try.
+    pub waited_ms: u64,
+}
+
 /// What a run came to. Serializes to the line that ends `run --json`.
 #[derive(Debug, Serialize)]
 pub struct RunReport {
@@ -91,6 +106,9 @@ pub struct RunReport {
     /// Stages that stood still for longer than their heartbeat when the run ended, and what they waited for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stalled: Vec<String>,
+    /// By component, where it made any.
+    #[serde(skip)]
+    pub calls: BTreeMap<Name, CallReport>,
     /// It went on with a run that had died or was stopped.
     #[serde(skip)]
     pub taken_up: bool,
@@ -121,6 +139,7 @@ impl RunReport {
             peak_memory_bytes: 0,
             error: None,
             stalled: vec![],
+            calls: BTreeMap::new(),
             taken_up: false,
             locked: false,
         }
@@ -130,6 +149,12 @@ impl RunReport {
     pub(crate) fn count(&mut self, progress: &Progress) {
         for part in progress.components() {
             let name = part.name.clone();
+            let Calls { tries, failed, again, answering_ms, waited_ms } = &part.calls;
+            if tries.get() + waited_ms.get() > 0 {
+                let [tries, failed, again] = [tries, failed, again].map(Counter::get);
+                let [answering_ms, waited_ms] = [answering_ms, waited_ms].map(Counter::get);
+                self.calls.insert(name.clone(), CallReport { tries, failed, again, answering_ms, waited_ms });
+            }
             match part.role {
                 Role::Source => {
                     let (rows, bytes, batches) = (part.rows_out.get(), part.bytes.get(), part.batches.get());

@@ -1,5 +1,5 @@
 //! The door to the outside: retries, deadlines, guards and breakers as a connector meets them.
-#![allow(clippy::unwrap_used, reason = "it is what makes a test fail")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "it is what makes a test fail")]
 
 use std::{
     path::Path,
@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use proptest::prelude::*;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use towpath_core::{
@@ -20,7 +21,7 @@ use towpath_engine::{
     StateStore,
     breaker::{LONGEST, SHORTEST, THRESHOLD},
     call::{CallDoor, back_off},
-    pulse::Pulse,
+    progress::{ComponentProgress, Counter},
     state::clock::{Clock, Moment},
 };
 
@@ -47,15 +48,15 @@ fn open(dir: &Path, clock: &Arc<Paused>) -> StateStore {
 struct Door {
     ctx: Context,
     cancel: CancellationToken,
-    pulse: Arc<Pulse>,
+    counted: Arc<ComponentProgress>,
 }
 
 fn door(store: &StateStore, guard: Guard, retry: RetrySpec) -> Door {
-    let (cancel, pulse) = (CancellationToken::new(), Pulse::new("reports".into(), Role::Source));
-    let door = CallDoor::new(store.clone(), guard, retry, Duration::from_secs(60), cancel.clone(), Arc::clone(&pulse));
+    let (cancel, counted) = (CancellationToken::new(), ComponentProgress::new("reports".into(), Role::Source));
+    let door = CallDoor::new(store.clone(), guard, retry, Duration::from_secs(60), cancel.clone(), counted.clone());
     let credentials = Arc::new(store.clone());
     let ctx = Context::new(Name::from("p"), Name::from("reports"), Arc::new(door), credentials, cancel.clone());
-    Door { ctx, cancel, pulse }
+    Door { ctx, cancel, counted }
 }
 
 const NOBODY: Guard = Guard { max_concurrent: None, min_interval: None, busy_share: None };
@@ -84,7 +85,8 @@ async fn what_is_tried_again_and_what_is_not() {
         ("too many requests", Effect::Read, Box::new(|| Error::new(ErrorKind::RateLimited, "429")), 4),
     ];
     for (what, effect, make, expected) in cases {
-        let store = StateStore::memory().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), &paused());
         let door = door(&store, NOBODY, RetrySpec::default());
         let tries = AtomicU32::new(0);
         let began = Instant::now();
@@ -97,7 +99,12 @@ async fn what_is_tried_again_and_what_is_not() {
             .await;
         let error = outcome.unwrap_err();
         assert_eq!(tries.load(Ordering::SeqCst), expected, "{what}: {error}");
+        let calls = &door.counted.calls;
+        let counted = [&calls.tries, &calls.failed, &calls.again].map(Counter::get).map(|n| n as u32);
+        assert_eq!(counted, [expected, expected, expected - 1], "{what}: tries, failed, again");
         if what.contains("names a time") {
+            assert!(calls.waited_ms.get() >= 60_000, "{what}: {} ms waited", calls.waited_ms.get());
+
             assert!(began.elapsed() >= Duration::from_secs(60), "{what}: three pauses of 20 s");
         }
     }
@@ -136,7 +143,7 @@ async fn a_call_has_a_deadline_and_a_cancelled_run_has_no_calls() {
     let door = door(&store, NOBODY, once());
     let cancel = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(door.pulse.waits_in_words(), "the call 'render /Sales'");
+        assert_eq!(door.counted.pulse.waits_in_words(), "the call 'render /Sales'");
         door.cancel.cancel();
     };
     let render = call(Effect::Read);
@@ -222,8 +229,8 @@ async fn requests_under_way_are_counted_over_all_processes_and_a_dead_ones_until
     let watch = async {
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(
-            waiting.pulse.waits_in_words(),
-            "next request when another one has ended, guard of https://reports.example:443"
+            waiting.counted.pulse.waits_in_words(),
+            "next request when another one has ended, at the latest in 9m29s, guard of https://reports.example:443"
         );
     };
     let render = call(Effect::Read);
@@ -318,4 +325,220 @@ async fn a_missing_right_closes_the_report_and_not_the_server() {
     ask("/Sales", true).await.unwrap();
     store.reset_breaker(Some("https://reports.example:443")).unwrap();
     ask("/Secret", true).await.unwrap();
+}
+
+/// How long a call has to wait, in seconds of the paused clock.
+async fn waits(store: &StateStore, guard: Guard, effect: Effect) -> u64 {
+    let began = Instant::now();
+    door(store, guard, once()).ctx.call(&call(effect), || async { Ok(()) }).await.unwrap();
+    began.elapsed().as_secs()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asks_for_a_pause_gets_it_from_every_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = paused();
+    let busy = |seconds| Error::new(ErrorKind::RateLimited, "429").retry(Retry::After(Duration::from_secs(seconds)));
+    for effect in [Effect::Read, Effect::Cheap] {
+        let first = door(&open(dir.path(), &clock), NOBODY, once());
+        first.ctx.call(&call(Effect::Read), || async { Err::<(), _>(busy(120)) }).await.unwrap_err();
+        // Another process, which was told nothing.
+        let waited = waits(&open(dir.path(), &clock), NOBODY, effect).await;
+        assert!((119..=121).contains(&waited), "{effect:?}: {waited}");
+        assert_eq!(waits(&open(dir.path(), &clock), NOBODY, effect).await, 0, "{effect:?}: it is over");
+    }
+    // Longer than anybody waits for: nothing goes out.
+    let first = door(&open(dir.path(), &clock), NOBODY, once());
+    first.ctx.call(&call(Effect::Read), || async { Err::<(), _>(busy(7200)) }).await.unwrap_err();
+    let next = door(&open(dir.path(), &clock), NOBODY, RetrySpec::default());
+    let error = next.ctx.call(&call(Effect::Read), || async { Ok(()) }).await.unwrap_err();
+    assert_eq!(next.counted.calls.tries.get(), 0);
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    assert!(error.to_string().contains("asked to be left alone for another 2h"), "{error}");
+    // After a reboot nobody knows how long ago that was: it is asked.
+    *clock.boot.lock().unwrap() = "another".into();
+    assert_eq!(waits(&open(dir.path(), &clock), NOBODY, Effect::Read).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_flows_for_longer_than_its_deadline_keeps_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = paused();
+    let one = Guard { max_concurrent: Some(1), ..NOBODY };
+    let store = open(dir.path(), &clock);
+    let ((), lease) = door(&store, one, once()).ctx.stream(&call(Effect::Read), || async { Ok(()) }).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let other = open(dir.path(), &clock);
+    let began = Instant::now();
+    let finish = async {
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        lease.done();
+    };
+    tokio::join!(waits(&other, one, Effect::Read), finish);
+    assert!(began.elapsed() >= Duration::from_secs(300), "{:?}", began.elapsed());
+    // Whoever dies while it flows is not waited for longer than one deadline.
+    let ((), lease) = door(&store, one, once()).ctx.stream(&call(Effect::Read), || async { Ok(()) }).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    drop(lease);
+    let waited = waits(&other, one, Effect::Read).await;
+    assert!((28..=61).contains(&waited), "{waited}");
+}
+
+/// A door before which a call waits, and in which.
+type Blocked = fn(&StateStore) -> (Guard, RetrySpec, Effect);
+
+#[tokio::test(start_paused = true)]
+async fn a_call_can_be_abandoned_wherever_it_waits() {
+    let busy = Guard { max_concurrent: Some(1), ..NOBODY };
+    let slow = Guard { min_interval: Some(Period::seconds(300)), ..NOBODY };
+    let places: [(&str, &str, Blocked, Guard); 4] = [
+        ("a free place", "next request when another one has ended", |_| (NOBODY, once(), Effect::Read), busy),
+        ("the pause", "next request in", |_| (NOBODY, once(), Effect::Read), slow),
+        ("the answer", "the call 'render /Sales'", |_| (NOBODY, once(), Effect::Read), NOBODY),
+        ("the next try", "the next try of", |_| (NOBODY, RetrySpec::default(), Effect::Read), NOBODY),
+    ];
+    for (place, words, blocked, others) in places {
+        for cancelled in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let clock = paused();
+            let store = open(dir.path(), &clock);
+            let (guard, retry, effect) = blocked(&store);
+            // Somebody was here before.
+            let ((), before) =
+                door(&store, others, once()).ctx.stream(&call(Effect::Read), || async { Ok(()) }).await.unwrap();
+            let mut before = Some(before);
+            if place == "the pause" {
+                before.take().unwrap().done();
+            }
+            let waiting = door(&store, guard, RetrySpec { initial: Period::seconds(1000), max: Period::seconds(1000), ..retry });
+            let render = call(effect);
+            let attempt = || async {
+                if place == "the next try" {
+                    return Err(Error::unavailable("503"));
+                }
+                std::future::pending::<Result<()>>().await
+            };
+            {
+                let mut calling = std::pin::pin!(waiting.ctx.call(&render, attempt));
+                tokio::select! {
+                    outcome = &mut calling => panic!("{place}: {outcome:?}"),
+                    () = tokio::time::sleep(Duration::from_millis(200)) => {}
+                }
+                let shown = waiting.counted.pulse.waits_in_words();
+                assert!(shown.starts_with(words), "{place}: {shown}");
+                if cancelled {
+                    waiting.cancel.cancel();
+                    assert_eq!(calling.await.unwrap_err().kind(), ErrorKind::Cancelled, "{place}");
+                }
+            }
+            assert_eq!(waiting.counted.pulse.waits_in_words(), "its own work", "{place}");
+            // Nothing of it is left that others would wait for, but what may still be under way.
+            drop(before);
+            let waited = waits(&open(dir.path(), &clock), others, Effect::Read).await;
+            let expected = match place {
+                "a free place" => 59..=60,
+                "the pause" => 299..=300,
+                _ => 0..=0,
+            };
+            assert!(expected.contains(&waited), "{place}: {waited} s");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+
+    /// Several processes with limits of their own ask one server: whatever they do, the strictest limits hold.
+    #[test]
+    fn limits_hold_between_processes(
+        parties in prop::collection::vec((limits(), prop::collection::vec((1u64..20, any::<bool>()), 1..6)), 2..5)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let log = runtime.block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let clock = paused();
+            let log: Arc<Mutex<Vec<Seen>>> = Arc::default();
+            let mut tasks = tokio::task::JoinSet::new();
+            for (guard, requests) in parties {
+                let (store, log, start) = (open(dir.path(), &clock), Arc::clone(&log), clock.start);
+                tasks.spawn(async move {
+                    for (took, dies) in requests {
+                        let (log, ctx) = (Arc::clone(&log), door(&store, guard, once()).ctx);
+                        let deadline = Duration::from_secs(30);
+                        let attempt = || {
+                            let began = start.elapsed();
+                            let at = log.lock().unwrap().len();
+                            log.lock().unwrap().push(Seen { guard, began, ended: began + deadline });
+                            let log = Arc::clone(&log);
+                            async move {
+                                tokio::time::sleep(Duration::from_secs(took)).await;
+                                log.lock().unwrap()[at].ended = start.elapsed();
+                                Ok(())
+                            }
+                        };
+                        let render = call(Effect::Read).deadline(deadline);
+                        if dies {
+                            // Killed in the middle: it counts until its deadline.
+                            let before = log.lock().unwrap().len();
+                            let mut calling = std::pin::pin!(ctx.call(&render, attempt));
+                            loop {
+                                tokio::select! {
+                                    biased;
+                                    _ = &mut calling => break,
+                                    () = tokio::time::sleep(Duration::from_millis(10)) => {}
+                                }
+                                if log.lock().unwrap().len() > before {
+                                    break;
+                                }
+                            }
+                        } else {
+                            ctx.call(&render, attempt).await.unwrap();
+                        }
+                    }
+                });
+            }
+            while let Some(done) = tasks.join_next().await {
+                done.unwrap();
+            }
+            log.lock().unwrap().clone()
+        });
+        for (n, next) in log.iter().enumerate() {
+            // Whose limits are in force: its own, and those of requests whose pause is not over.
+            let earlier = &log[..n];
+            for limits in earlier.iter().map(|seen| seen.guard).chain([next.guard]) {
+                let in_force = limits == next.guard || earlier.iter().any(|seen| seen.guard == limits && seen.ended > next.began);
+                if !in_force {
+                    continue;
+                }
+                let under_way = earlier.iter().filter(|seen| seen.ended > next.began).count();
+                prop_assert!(limits.max_concurrent.is_none_or(|max| under_way < max as usize), "{under_way} under way: {log:#?}");
+                if let Some(interval) = limits.min_interval {
+                    prop_assert!(earlier.iter().all(|seen| seen.ended + interval.0 <= next.began + SLACK), "too early: {next:?} in {log:#?}");
+                }
+                if let Some(Share(share)) = limits.busy_share {
+                    let free = |seen: &Seen| seen.began + (seen.ended - seen.began).div_f64(share);
+                    prop_assert!(earlier.iter().all(|seen| free(seen) <= next.began + SLACK), "too busy: {next:?} in {log:#?}");
+                }
+            }
+        }
+    }
+}
+
+/// The store counts in milliseconds.
+const SLACK: Duration = Duration::from_millis(5);
+
+/// A request that went out.
+#[derive(Clone, Debug)]
+struct Seen {
+    guard: Guard,
+    began: Duration,
+    ended: Duration,
+}
+
+fn limits() -> impl Strategy<Value = Guard> {
+    prop_oneof![
+        (1u32..4).prop_map(|max| Guard { max_concurrent: Some(max), ..NOBODY }),
+        (1u64..40).prop_map(|seconds| Guard { min_interval: Some(Period::seconds(seconds)), ..NOBODY }),
+        (1u32..10).prop_map(|tenths| Guard { busy_share: Some(Share(f64::from(tenths) / 10.0)), ..NOBODY }),
+    ]
 }

@@ -35,8 +35,8 @@ pub fn row_hashes(rows: &RecordBatch, columns: Option<&[usize]>) -> Result<Vec<u
     let mut parts: Vec<(Vec<u8>, &Texts, Writer<'_>)> = vec![];
     for (at, texts) in at.iter().zip(&texts) {
         let name = schema.field(*at).name().as_bytes();
-        let mut prefix = length(name.len())?.to_vec();
-        prefix.extend_from_slice(name);
+        // The name as it stands before each value, with room for the value's length.
+        let prefix = [&length(name.len())?, name, &[0; LENGTH]].concat();
         parts.push((prefix, texts, texts.writer()?));
     }
     let mut bytes = vec![];
@@ -48,11 +48,10 @@ pub fn row_hashes(rows: &RecordBatch, columns: Option<&[usize]>) -> Result<Vec<u
                 continue;
             }
             bytes.extend_from_slice(prefix);
-            let before = bytes.len();
-            bytes.extend_from_slice(&[0; 4]);
+            let start = bytes.len();
             writer.write(row, &mut bytes)?;
-            let len = length(bytes.len() - before - 4)?;
-            if let Some(to) = bytes.get_mut(before..before + 4) {
+            let len = length(bytes.len() - start)?;
+            if let Some(to) = bytes.get_mut(start - LENGTH..start) {
                 to.copy_from_slice(&len);
             }
         }
@@ -61,7 +60,10 @@ pub fn row_hashes(rows: &RecordBatch, columns: Option<&[usize]>) -> Result<Vec<u
     Ok(hashes)
 }
 
-fn length(len: usize) -> Result<[u8; 4]> {
+/// Bytes of a length.
+const LENGTH: usize = 4;
+
+fn length(len: usize) -> Result<[u8; LENGTH]> {
     let len = u32::try_from(len).map_err(|_| Error::unsupported("a value is longer than 4 GiB"))?;
     Ok(len.to_le_bytes())
 }

@@ -4,7 +4,7 @@
 //! `2026-01-31T05:00:00.25` with as many digits as there are, in UTC with `Z` where the column
 //! has a zone.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use arrow_array::{Array, ArrayRef, StringArray, cast::AsArray};
 use arrow_buffer::NullBuffer;
@@ -22,6 +22,16 @@ pub(crate) struct Texts {
 pub(crate) enum Writer<'a> {
     Text(&'a StringArray),
     Other(ArrayFormatter<'a>),
+}
+
+/// Where a formatter writes to, so that no value needs a `String` of its own.
+struct Bytes<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Bytes<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
 }
 
 impl Texts {
@@ -61,11 +71,9 @@ impl Writer<'_> {
         match self {
             Self::Text(text) => out.extend_from_slice(text.value(row).as_bytes()),
             Self::Other(formatter) => {
-                let value = formatter.value(row);
-                let text = value.try_to_string();
-                let text = text
+                let written = formatter.value(row).write(&mut Bytes(out));
+                written
                     .map_err(|error| Error::data(format!("row {row} holds a value without a text")).because(error))?;
-                out.extend_from_slice(text.as_bytes());
             }
         }
         Ok(())

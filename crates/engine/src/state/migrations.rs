@@ -54,6 +54,10 @@ const VERSIONS: &[&str] = &[
         PRIMARY KEY (server, account, fingerprint)
     ) STRICT;
     ",
+    "
+    -- Servers that asked to be left alone for a time.
+    CREATE TABLE pauses (origin TEXT PRIMARY KEY, boot TEXT NOT NULL, until INTEGER NOT NULL) STRICT;
+    ",
 ];
 
 /// Brings the file to this program's version, in one transaction.

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use towpath_config::Severity;
 use towpath_core::{Error, PipelineSpec};
-use towpath_engine::{Engine, Progress, RunOptions, RunReport, Status};
+use towpath_engine::{Engine, Progress, RunOptions, RunReport, Status, report::CallReport};
 
 use super::{Outcome, engine, load, runtime};
 use crate::{
@@ -131,6 +131,20 @@ fn not_begun(file: &Path, failure: &Failure) -> serde_json::Value {
     })
 }
 
+/// `, 12 calls (1 failed, waited 4.0 s)`.
+fn calls(report: &CallReport) -> String {
+    let CallReport { tries, failed, waited_ms, .. } = *report;
+    let mut more = vec![];
+    if failed > 0 {
+        more.push(format!("{} failed", thousands(failed)));
+    }
+    if waited_ms >= 100 {
+        more.push(format!("waited {:.1} s", waited_ms as f64 / 1000.0));
+    }
+    let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join(", ")) };
+    format!(", {} call{}{more}", thousands(tries), if tries == 1 { "" } else { "s" })
+}
+
 /// What a run came to, for people.
 fn summary(report: &RunReport, file: &Path) -> String {
     let how = match report.status {
@@ -146,7 +160,8 @@ fn summary(report: &RunReport, file: &Path) -> String {
     let widest = names.map(|name| name.chars().count()).max().unwrap_or(0);
     for (name, source) in &report.sources {
         let bytes = if source.bytes > 0 { format!(", {}", megabytes(source.bytes)) } else { String::new() };
-        text.push_str(&format!("  {name:widest$}  {} rows{bytes}\n", thousands(source.rows)));
+        let calls = report.calls.get(name).map(calls).unwrap_or_default();
+        text.push_str(&format!("  {name:widest$}  {} rows{bytes}{calls}\n", thousands(source.rows)));
     }
     for (name, sink) in &report.sinks {
         text.push_str(&format!(
