@@ -35,6 +35,7 @@ pub(crate) struct Load {
     staging: String,
     generation: u64,
     shape: Option<Arc<Shape>>,
+    unsure: Unsure,
     stage: Stage,
     /// Whether the target was empty when the epoch began; `None`: not looked yet.
     empty: Option<bool>,
@@ -71,6 +72,7 @@ impl Load {
             staging: staging_name(pipeline, sink),
             generation: writer.generation,
             shape: None,
+            unsure: Unsure::default(),
             stage: Stage::new(dir),
             empty: None,
             first: None,
@@ -113,9 +115,9 @@ impl Load {
     }
 
     /// Takes rows that are ready.
-    pub(crate) fn write(&mut self, writer: &mut Writer, shape: &Arc<Shape>, ready: Ready) -> Result<Wrote> {
+    pub(crate) fn write(&mut self, writer: &mut Writer, shape: &Arc<Shape>, mut ready: Ready) -> Result<Wrote> {
         self.alive(writer)?;
-        let mut wrote = Wrote::default();
+        let mut wrote = Wrote { known: ready.superseded, ..Wrote::default() };
         let mode = self.options.write;
         match mode {
             WriteMode::Replace if shape.numbers_rows => {
@@ -124,21 +126,19 @@ impl Load {
             WriteMode::InsertNew if self.is_first(writer)? => {
                 self.insert_staged(writer, shape, &ready, &mut wrote)?;
                 // Told by the flush, which knows better.
-                (wrote.written, wrote.known) = (0, 0);
+                (wrote.written, wrote.known) = (0, ready.superseded);
             }
             WriteMode::InsertNew if self.empty == Some(false) => {
-                let unknown = self.look_up(writer, shape, &ready.cast)?;
-                let new = unknown.iter().filter(|unknown| **unknown).count();
-                wrote.known = (unknown.len() - new) as u64;
-                if new == unknown.len() {
-                    self.stage.push(ready.rows)?;
-                } else if new > 0 {
-                    self.stage.push(filter(&ready.rows, unknown)?)?;
+                if !self.unsure.takes(shape, &ready) {
+                    self.look_up(writer, &mut wrote)?;
                 }
+                wrote.rejected.append(&mut ready.rejected);
+                self.unsure.push(shape, ready.rows, ready.cast);
+                return Ok(wrote);
             }
             _ => self.stage.push(ready.rows)?,
         }
-        wrote.rejected.extend(ready.rejected);
+        wrote.rejected.append(&mut ready.rejected);
         Ok(wrote)
     }
 
@@ -162,36 +162,47 @@ impl Load {
         Ok(*self.empty.insert(empty))
     }
 
-    /// Which rows the target does not have. In one read transaction, so that SQLite does not look for changes at each row.
-    fn look_up(&mut self, writer: &mut Writer, shape: &Shape, rows: &RecordBatch) -> Result<Vec<bool>> {
+    /// Stages those of the rows that wait which the target does not have. In one read transaction, so that SQLite does not look for
+    /// changes at each row.
+    fn look_up(&mut self, writer: &mut Writer, wrote: &mut Wrote) -> Result<()> {
         let doing = "look up keys";
-        let Some(sql) = &shape.lookup else { return Ok(vec![true; rows.num_rows()]) };
-        let cells = Bound::all(rows, &shape.kinds)?;
+        let Unsure { shape, batches, .. } = std::mem::take(&mut self.unsure);
+        let Some(shape) = shape else { return Ok(()) };
+        let Some(sql) = &shape.lookup else { return Err(Error::internal("rows wait that need not be looked up")) };
+        let cells = batches.iter().map(|(_, cast)| Bound::all(cast, &shape.kinds)).collect::<Result<Vec<_>>>()?;
         let own = writer.db.is_autocommit();
         if own {
             writer.db.execute_batch("BEGIN").during(doing)?;
         }
         let looked = (|| {
             let mut find = writer.db.prepare_cached(sql).during(doing)?;
-            let mut unknown = vec![true; rows.num_rows()];
-            for row in shape.by_hash(rows) {
+            let mut unknown: Vec<_> = batches.iter().map(|(_, cast)| vec![true; cast.num_rows()]).collect();
+            for (batch, row) in in_order(&shape, &batches) {
                 for (at, &key) in shape.key.iter().enumerate() {
-                    match cells[key].bind(&mut find, at + 1, row, &mut self.scratch) {
+                    match cells[batch][key].bind(&mut find, at + 1, row, &mut self.scratch) {
                         Ok(()) => {}
                         // It will be refused when it is inserted.
                         Err(Unfit::Value(_)) => {}
                         Err(Unfit::Sqlite(error)) => return Err(error).during(doing),
                     }
                 }
-                let found = find.raw_query().next().map(|row| row.is_some()).during(doing)?;
-                unknown[row] = !found;
+                unknown[batch][row] = !find.raw_query().next().map(|row| row.is_some()).during(doing)?;
             }
             Ok(unknown)
         })();
         if own {
             writer.db.execute_batch("COMMIT").during(doing)?;
         }
-        looked
+        for ((rows, _), unknown) in batches.iter().zip(looked?) {
+            let new = unknown.iter().filter(|unknown| **unknown).count();
+            wrote.known += (unknown.len() - new) as u64;
+            if new == unknown.len() {
+                self.stage.push(rows.clone())?;
+            } else if new > 0 {
+                self.stage.push(filter(rows, unknown)?)?;
+            }
+        }
+        Ok(())
     }
 
     /// `replace`: straight into the staging table, in a short transaction. What was staged after the last commit is told by the row
@@ -288,6 +299,7 @@ impl Load {
         if let Some(mut first) = self.first.take() {
             wrote = writer.sorting(|writer| first.finish(&writer.db, &self.options, &self.staging))?;
         }
+        self.look_up(writer, &mut wrote)?;
         let mut stage = std::mem::replace(&mut self.stage, Stage::new(PathBuf::new()));
         let moved = self.move_in(writer, &mut stage, &mut wrote);
         stage.clear();
@@ -445,8 +457,53 @@ impl Load {
     /// Lets go: what is not committed is undone.
     pub(crate) fn close(&mut self, writer: &mut Writer) {
         writer.leave(self.session);
+        self.unsure = Unsure::default();
         self.stage.clear();
     }
+}
+
+/// Rows of which it is not known yet whether the target has them. Looked up together and in the order of their hashes, so that a page
+/// of the index is read once for many of them: of a large table each row has a page of its own.
+#[derive(Default)]
+struct Unsure {
+    shape: Option<Arc<Shape>>,
+    /// As they came, and cast.
+    batches: Vec<(RecordBatch, RecordBatch)>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Unsure {
+    /// What may wait, so that memory is bounded.
+    const ROWS: usize = 1 << 16;
+    const BYTES: usize = 6 << 20;
+
+    /// Whether more rows may wait together with these.
+    fn takes(&self, shape: &Arc<Shape>, ready: &Ready) -> bool {
+        let bytes = self.bytes + ready.rows.get_array_memory_size();
+        let same = self.shape.as_ref().is_none_or(|ours| Arc::ptr_eq(ours, shape));
+        same && self.rows + ready.rows.num_rows() <= Self::ROWS && bytes <= Self::BYTES
+    }
+
+    fn push(&mut self, shape: &Arc<Shape>, rows: RecordBatch, cast: RecordBatch) {
+        self.shape = Some(Arc::clone(shape));
+        self.rows += rows.num_rows();
+        self.bytes += rows.get_array_memory_size();
+        self.batches.push((rows, cast));
+    }
+}
+
+/// Batch and row, in the order in which they are looked up.
+fn in_order(shape: &Shape, batches: &[(RecordBatch, RecordBatch)]) -> Vec<(usize, usize)> {
+    let mut order = Vec::with_capacity(batches.iter().map(|(rows, _)| rows.num_rows()).sum());
+    for (batch, (_, cast)) in batches.iter().enumerate() {
+        let hashes = shape.hashes(cast);
+        order.extend(
+            (0..cast.num_rows()).map(|row| (hashes.map_or(0, |hashes| number(Some(hashes.value(row)))), batch, row)),
+        );
+    }
+    order.sort_unstable();
+    order.into_iter().map(|(_, batch, row)| (batch, row)).collect()
 }
 
 fn number(hash: Option<&[u8]>) -> u128 {

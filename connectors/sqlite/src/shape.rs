@@ -42,6 +42,8 @@ pub(crate) struct Shape {
     pub(crate) insert_staged: String,
     /// Finds a row by its key.
     pub(crate) lookup: Option<String>,
+    /// Of several rows of one key in a batch only the last is to go in.
+    last_wins: bool,
     /// Its foreign keys are checked only at the commit.
     pub(crate) deferred: bool,
     /// Rows may go into the staging table at once, because their numbers tell later what was committed.
@@ -61,6 +63,8 @@ pub(crate) struct Ready {
     pub(crate) from: Option<Vec<usize>>,
     /// Those refused.
     pub(crate) rejected: Vec<Reject>,
+    /// How many a later row of the same key took the place of.
+    pub(crate) superseded: u64,
 }
 
 impl Ready {
@@ -164,6 +168,7 @@ impl Shape {
             insert: insert_sql(options.write, name, &names, &key),
             insert_staged: insert_sql(WriteMode::Append, staging, &names, &key),
             lookup: (options.write == WriteMode::InsertNew).then(|| lookup_sql(name, &key_names)),
+            last_wins: options.write == WriteMode::InsertNew && !options.by_hash(),
             kinds,
             key,
             deferred: table.deferred,
@@ -212,9 +217,17 @@ impl Shape {
             }
             cast = filter(&cast, still)?;
         }
+        let superseded = if self.last_wins { self.superseded(&cast)? } else { vec![] };
+        if !superseded.is_empty() {
+            let mut still = vec![true; cast.num_rows()];
+            superseded.iter().for_each(|&row| still[row] = false);
+            let there = keep.iter_mut().filter(|keep| **keep);
+            there.zip(&still).for_each(|(keep, still)| *keep = *still);
+            cast = filter(&cast, still)?;
+        }
         let mut rows = rows.clone();
         let mut from = None;
-        if !rejected.is_empty() {
+        if keep.contains(&false) {
             from = Some(keep.iter().enumerate().filter_map(|(row, keep)| keep.then_some(row)).collect::<Vec<_>>());
             rows = filter(&rows, keep)?;
         }
@@ -229,7 +242,14 @@ impl Shape {
             rows = with(&rows, name, &column)?;
             cast = with(&cast, name, &column)?;
         }
-        Ok(Ready { rows, cast, from, rejected })
+        Ok(Ready { rows, cast, from, rejected, superseded: superseded.len() as u64 })
+    }
+
+    /// Rows that a later one of the same key takes the place of.
+    fn superseded(&self, rows: &RecordBatch) -> Result<Vec<usize>> {
+        let keys = row_hashes(rows, Some(&self.key))?;
+        let mut seen = hashbrown::HashSet::with_capacity(keys.len());
+        Ok((0..rows.num_rows()).rev().filter(|&row| !seen.insert(keys[row])).collect())
     }
 
     /// Casts rows that [`ready`](Shape::ready) has let through (with or without their hash).
@@ -257,16 +277,6 @@ impl Shape {
     pub(crate) fn hashes<'a>(&self, rows: &'a RecordBatch) -> Option<&'a FixedSizeBinaryArray> {
         self.hash.as_ref()?;
         rows.columns().last()?.as_any().downcast_ref()
-    }
-
-    /// The rows in the order of their hashes: neighbours lie on one page of the index, so that each page is read once. Without hash, as they
-    /// come.
-    pub(crate) fn by_hash(&self, rows: &RecordBatch) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..rows.num_rows()).collect();
-        if let Some(hashes) = self.hashes(rows) {
-            order.sort_unstable_by_key(|&row| hashes.value(row));
-        }
-        order
     }
 
     fn cast(&self, rows: &RecordBatch) -> Result<(RecordBatch, Vec<Reject>)> {

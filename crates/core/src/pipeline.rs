@@ -239,7 +239,8 @@ pub struct RunSpec {
     pub call_deadline: Period,
     /// A component that has not moved for so long is named in the log. Default: 1m
     pub heartbeat: Period,
-    /// How long an interrupted run may take to reach its next commit. Default: 25s
+    /// How long an interrupted run may take to reach its next commit; what a server is answering is waited for as well. A second
+    /// interrupt ends it at once. Default: 25s
     pub drain: Period,
     /// When sinks commit; at the next position of the source where one may.
     pub commit: CommitSpec,

@@ -20,7 +20,7 @@ use crate::{
 pub enum WriteMode {
     /// Every row is added. Exactly once, also through crashes.
     Append,
-    /// A row whose key is not there yet is added; the others are known and left alone.
+    /// A row whose key is not there yet is added; the others are known and left alone. Of several in one batch the last one wins.
     InsertNew,
     /// A row whose key is there replaces it; the others are added. Of several in one batch the last one wins.
     Upsert,

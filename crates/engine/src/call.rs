@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 use crate::{
     breaker::Breaker,
     guard::{Gate, LeaseId, Passage},
-    progress::{Calls, ComponentProgress},
+    progress::{Calls, ComponentProgress, UnderWay},
     state::{StateStore, clock::human},
 };
 
@@ -105,7 +105,7 @@ impl CallDoor {
         let server = Breaker::new(self.store.clone(), call.origin.as_str(), None);
         let part =
             call.resource.as_deref().map(|name| Breaker::new(self.store.clone(), call.origin.as_str(), Some(name)));
-        let Calls { tries, failed, again, answering_ms, waited_ms } = &self.counted.calls;
+        let Calls { tries, failed, again, answering_ms, waited_ms, .. } = &self.counted.calls;
         let _calling = self.counted.pulse.calling();
         for failures in 1.. {
             let breakers = || part.iter().chain([&server]);
@@ -125,14 +125,18 @@ impl CallDoor {
             let span = tracing::debug_span!("call", what = %call.what, origin = %call.origin, attempt = failures);
             self.counted.pulse.in_call(Some(call.what.clone()));
             tries.add(1);
-            let sent = Instant::now();
+            let (sent, under_way) = (Instant::now(), UnderWay::new(&self.counted));
             let outcome = within(deadline, call.effect, attempt()).instrument(span.clone()).await;
             answering_ms.add(since(sent));
             self.counted.pulse.in_call(None);
             let error = match outcome {
-                Ok(()) => return Ok(self.lease(gate, part.into_iter().chain([server]).collect(), lease, deadline)),
+                Ok(()) => {
+                    let breakers = part.into_iter().chain([server]).collect();
+                    return Ok(self.lease(gate, breakers, lease, deadline, under_way));
+                }
                 Err(error) => error,
             };
+            drop(under_way);
             let _in_span = span.enter();
             failed.add(1);
             if let Retry::After(asked) = error.retrying() {
@@ -177,11 +181,18 @@ impl CallDoor {
     }
 
     /// What keeps the server marked as busy until the answer has ended.
-    fn lease(&self, gate: Gate, breakers: Vec<Breaker>, lease: Option<LeaseId>, deadline: Duration) -> Lease {
+    fn lease(
+        &self,
+        gate: Gate,
+        breakers: Vec<Breaker>,
+        lease: Option<LeaseId>,
+        deadline: Duration,
+        under_way: UnderWay,
+    ) -> Lease {
         // An answer may flow for longer than the deadline, and the server is busy with it.
         let renewing = lease.map(|lease| AbortOnDropHandle::new(tokio::spawn(renew(gate.clone(), lease, deadline))));
         Lease::new(move |end| {
-            drop(renewing);
+            drop((renewing, under_way));
             let seen = match end {
                 Some(Ok(())) => {
                     breakers.iter().for_each(|breaker| note(breaker.succeeded()));

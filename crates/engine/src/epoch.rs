@@ -108,13 +108,17 @@ impl Coordinator {
                 // No boundary of this run can be committed before its end.
                 return Ok(Ended::Stopped);
             }
+            if stopping {
+                self.close(Phase::Stop);
+            }
             if self.sources.iter().all(|source| source.state != SourceState::Reading) {
                 self.flight.all_landed().await;
                 self.commit_epoch(false).await?;
-                if stopping {
+                if *self.phase.borrow() == Phase::Stop {
                     return Ok(Ended::Stopped);
                 }
-                self.read_on();
+                // A stop that came while the epoch closed: what the servers were asked for meanwhile is taken.
+                self.read_on(if stopping { Phase::Stop } else { Phase::Read });
                 (since, published) = (Instant::now(), Instant::now());
             }
             tokio::select! {
@@ -123,8 +127,8 @@ impl Coordinator {
                     Some(boundary) => self.note(boundary),
                     None => return Err(Error::cancelled()),
                 },
-                () = self.stop.cancelled(), if !stopping => self.close(),
-                () = self.meter.full.notified(), if !self.one_epoch && self.until.is_none() => self.close(),
+                () = self.stop.cancelled(), if !stopping => {}
+                () = self.meter.full.notified(), if !self.one_epoch && self.until.is_none() => self.close(Phase::Close),
                 _ = tick.tick() => {
                     let pieces = self.meter.pieces.load(Ordering::Relaxed);
                     if pieces == 0 {
@@ -132,7 +136,7 @@ impl Coordinator {
                     } else if !self.one_epoch && self.until.is_none() {
                         let due = since.elapsed() >= self.commit.every.0;
                         if due {
-                            self.close();
+                            self.close(Phase::Close);
                         }
                         // The sources are in the middle of something long: what is harmless to write twice is published all the same.
                         if due && published.elapsed() >= self.commit.every.0 {
@@ -156,18 +160,19 @@ impl Coordinator {
         }
     }
 
-    fn close(&self) {
-        self.phase.send_if_modified(|phase| std::mem::replace(phase, Phase::Close) != Phase::Close);
+    /// Tells the sources to pause, unless they were told already.
+    fn close(&self, how: Phase) {
+        self.phase.send_if_modified(|phase| *phase == Phase::Read && std::mem::replace(phase, how) == Phase::Read);
     }
 
-    fn read_on(&mut self) {
+    fn read_on(&mut self, phase: Phase) {
         for source in &mut self.sources {
             if source.state == SourceState::Paused {
                 source.state = SourceState::Reading;
             }
         }
         self.meter.begin();
-        self.phase.send_replace(Phase::Read);
+        self.phase.send_replace(phase);
     }
 
     async fn last_commit(&mut self) -> Result<Ended> {

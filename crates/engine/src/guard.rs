@@ -223,8 +223,10 @@ impl Gate {
     pub fn renew(&self, LeaseId(id): LeaseId, deadline: Duration) -> Result<()> {
         self.store.write(|db| {
             let now = self.store.clock().now();
-            db.prepare_cached("UPDATE leases SET until = max(until, ?3) WHERE id = ?1 AND boot = ?2 AND ended IS NULL")?
-                .execute(params![id, &*now.boot, now.ms.saturating_add(millis(deadline))])?;
+            db.prepare_cached(
+                "UPDATE leases SET until = max(until, ?3) WHERE id = ?1 AND boot = ?2 AND ended IS NULL",
+            )?
+            .execute(params![id, &*now.boot, now.ms.saturating_add(millis(deadline))])?;
             Ok(())
         })
     }

@@ -56,6 +56,30 @@ pub struct Calls {
     pub answering_ms: Counter,
     /// Milliseconds spent waiting for a guard, or for the next try.
     pub waited_ms: Counter,
+    under_way: AtomicU64,
+}
+
+/// A call that is under way, from the moment it is sent until its answer has ended.
+pub(crate) struct UnderWay(Arc<ComponentProgress>);
+
+impl UnderWay {
+    pub(crate) fn new(component: &Arc<ComponentProgress>) -> Self {
+        component.calls.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(component))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.calls.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Calls {
+    /// Calls that were sent and whose answers have not ended.
+    pub fn under_way(&self) -> u64 {
+        self.under_way.load(Ordering::Relaxed)
+    }
 }
 
 /// A number that only one task changes and anyone may read.

@@ -149,7 +149,7 @@ impl RunReport {
     pub(crate) fn count(&mut self, progress: &Progress) {
         for part in progress.components() {
             let name = part.name.clone();
-            let Calls { tries, failed, again, answering_ms, waited_ms } = &part.calls;
+            let Calls { tries, failed, again, answering_ms, waited_ms, .. } = &part.calls;
             if tries.get() + waited_ms.get() > 0 {
                 let [tries, failed, again] = [tries, failed, again].map(Counter::get);
                 let [answering_ms, waited_ms] = [answering_ms, waited_ms].map(Counter::get);

@@ -410,7 +410,8 @@ async fn a_call_can_be_abandoned_wherever_it_waits() {
             if place == "the pause" {
                 before.take().unwrap().done();
             }
-            let waiting = door(&store, guard, RetrySpec { initial: Period::seconds(1000), max: Period::seconds(1000), ..retry });
+            let waiting =
+                door(&store, guard, RetrySpec { initial: Period::seconds(1000), max: Period::seconds(1000), ..retry });
             let render = call(effect);
             let attempt = || async {
                 if place == "the next try" {

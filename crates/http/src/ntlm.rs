@@ -13,7 +13,7 @@ use sspi::{
     AuthIdentity, BufferType, ClientRequestFlags, CredentialUse, DataRepresentation, Ntlm, SecurityBuffer, Sspi,
     SspiImpl, Username,
 };
-use towpath_core::{Context, Error, ErrorKind, Result, Secret};
+use towpath_core::{Context, Error, Result, Secret};
 use url::Url;
 
 use crate::{
@@ -96,8 +96,9 @@ impl SignIn {
                     Ok((head, incoming, connection)) => {
                         return Ok(self.answer(head, incoming, connection, &server, limits, None));
                     }
-                    // Closed while at rest: nothing of the request went out, or it went to nobody and may be sent twice.
-                    Err(Failed { error, unsent }) if unsent || error.kind() != ErrorKind::Timeout && method.is_idempotent() => body,
+                    // Closed while at rest; nothing of the request went out. If something did, the server may be at it: that is for whoever
+                    // keeps the guard.
+                    Err(Failed { unsent: true, .. }) => body,
                     Err(Failed { error, .. }) => return Err(error),
                 },
             },

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arrow_array::{BooleanArray, RecordBatch};
@@ -19,6 +20,9 @@ use towpath_core::{
 use super::Stage;
 use crate::{edge::Flight, pulse::Waiting, state::StateStore};
 
+/// How often a source that is to stop is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// What the sources are to do. Changes only by the coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -26,6 +30,8 @@ pub(crate) enum Phase {
     Read,
     /// The epoch closes: pause at the next boundary.
     Close,
+    /// The run is to stop: pause at the next boundary, and ask for nothing more. What a server was asked for already is taken.
+    Stop,
 }
 
 /// What a source tells the coordinator.
@@ -211,7 +217,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// The source's next word. While an epoch closes at a boundary, the call goes on waiting for its answer, which is taken
-    /// only when the epoch is committed: a render under way is never abandoned for a commit.
+    /// only when the epoch is committed: a render under way is never abandoned for a commit. Nor is it when the run is to stop: what
+    /// the server has worked for is taken, for as long as there is time to drain.
     async fn next(
         &mut self,
         source: &mut dyn Source,
@@ -219,31 +226,36 @@ impl Reader<'_> {
         phase: &mut watch::Receiver<Phase>,
         boundaries: &mpsc::Sender<AtBoundary>,
     ) -> Result<Next> {
+        let calls = &self.stage.progress.calls;
         loop {
             while let Some(settled) = self.settled.pop() {
                 source.settled(settled).await?;
             }
             self.stage.progress.pulse.waits_for(Waiting::Work);
             let mut next = std::pin::pin!(source.next());
-            let mut paused = false;
-            let mut result = None;
+            let (mut was, mut asked, mut paused, mut result) = (Phase::Read, false, false, None);
             loop {
-                let closing = *phase.borrow_and_update() == Phase::Close;
-                if closing && self.at_boundary && !paused {
-                    paused = true;
+                let now = *phase.borrow_and_update();
+                let idle = || !asked || result.is_none() && calls.under_way() == 0;
+                let pauses = self.at_boundary
+                    && match now {
+                        Phase::Read => false,
+                        Phase::Close => true,
+                        Phase::Stop => paused && was == Phase::Stop || idle(),
+                    };
+                if pauses && (!paused || was != now) {
                     let at = self.at.clone();
                     boundaries.send(AtBoundary { index, at, ended: false }).await.map_err(|_| Error::cancelled())?;
                     self.stage.progress.pulse.waits_for(Waiting::Output);
-                } else if !closing {
-                    paused = false;
-                    if let Some(next) = result.take() {
-                        return next;
-                    }
+                }
+                (was, paused) = (now, pauses);
+                if !paused && let Some(next) = result.take() {
+                    return next;
                 }
                 tokio::select! {
                     biased;
                     changed = phase.changed() => changed.map_err(|_| Error::cancelled())?,
-                    got = &mut next, if result.is_none() => {
+                    got = async { asked = true; next.as_mut().await }, if result.is_none() && !(paused && now == Phase::Stop) => {
                         if !paused {
                             return got;
                         }
@@ -255,6 +267,8 @@ impl Reader<'_> {
                             break;
                         }
                     }
+                    // An answer may end without a word from the source.
+                    () = tokio::time::sleep(LOOK), if now == Phase::Stop && !paused => {}
                 }
             }
         }

@@ -131,18 +131,17 @@ fn not_begun(file: &Path, failure: &Failure) -> serde_json::Value {
     })
 }
 
-/// `, 12 calls (1 failed, waited 4.0 s)`.
+/// `, 1 of 12 calls failed, waited 4.0 s`; nothing where all went well.
 fn calls(report: &CallReport) -> String {
     let CallReport { tries, failed, waited_ms, .. } = *report;
-    let mut more = vec![];
+    let mut text = String::new();
     if failed > 0 {
-        more.push(format!("{} failed", thousands(failed)));
+        text.push_str(&format!(", {} of {} calls failed", thousands(failed), thousands(tries)));
     }
     if waited_ms >= 100 {
-        more.push(format!("waited {:.1} s", waited_ms as f64 / 1000.0));
+        text.push_str(&format!(", waited {:.1} s", waited_ms as f64 / 1000.0));
     }
-    let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join(", ")) };
-    format!(", {} call{}{more}", thousands(tries), if tries == 1 { "" } else { "s" })
+    text
 }
 
 /// What a run came to, for people.

@@ -267,8 +267,8 @@ impl MemorySink {
                 wrote.rejected.push(reject);
                 continue;
             }
-            let superseded = mode == WriteMode::Upsert && keys.iter().skip(at + 1).any(|later| *later == keys[at]);
-            if superseded || (keyed && mode == WriteMode::InsertNew && !there.insert(keys[at].clone())) {
+            let superseded = keyed && keys.iter().skip(at + 1).any(|later| *later == keys[at]);
+            if superseded || (mode == WriteMode::InsertNew && !there.insert(keys[at].clone())) {
                 wrote.known += 1;
                 continue;
             }

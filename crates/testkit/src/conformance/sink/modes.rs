@@ -161,13 +161,25 @@ async fn upsert_replaces(world: &World<'_>) -> Check {
 }
 
 async fn of_several_the_last_one_wins(world: &World<'_>) -> Check {
-    world.only(&[Upsert])?;
+    world.only(&[InsertNew, Upsert])?;
+    if world.mode() == InsertNew && world.setup.key == Key::RowHash {
+        return Err(Stop::Beside);
+    }
     let mut open = world.open("r1").await?;
     let batch = rows::named(&[(1, Some("a")), (2, Some("a")), (1, Some("b")), (1, None), (2, Some("b"))]);
     let wrote = [open.write(&batch).await?, open.commit(1, true).await?];
     open.close().await?;
     counted(&wrote, 2, 3, 0)?;
-    world.holds(&[rows::named(&[(1, None), (2, Some("b"))])], "of several rows of one key").await
+    world.holds(&[rows::named(&[(1, None), (2, Some("b"))])], "of several rows of one key").await?;
+    // Beside rows that are there.
+    let mut open = world.open("r2").await?;
+    let batch = rows::named(&[(2, Some("c")), (3, Some("a")), (2, Some("d")), (3, Some("b"))]);
+    let wrote = [open.write(&batch).await?, open.commit(2, true).await?];
+    open.close().await?;
+    let (second, written) = if world.mode() == InsertNew { ("b", 1) } else { ("d", 2) };
+    counted(&wrote, written, 4 - written, 0)?;
+    let expect = rows::named(&[(1, None), (2, Some(second)), (3, Some("b"))]);
+    world.holds(&[expect], "of several rows of one key, beside others").await
 }
 
 async fn replace_swaps_at_the_end_only(world: &World<'_>) -> Check {
