@@ -1,6 +1,10 @@
 //! `cargo xtask ci`: everything that CI runs, in the order in which it fails soonest.
 
-use std::{process::Command, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
 use crate::{Fallible, cmd, new_connector};
 
@@ -61,23 +65,43 @@ fn deny() -> Fallible {
     cmd::run(&mut cmd::cargo(["deny", "--all-features", "check", "bans", "licenses", "sources"]))
 }
 
-/// How much of core and engine the tests reach, where the tool can be had.
+/// How much of core and engine their own tests reach, where the tool can be had.
 fn coverage() -> Fallible {
-    let has_tool =
-        Command::new("cargo").args(["llvm-cov", "--version"]).output().is_ok_and(|output| output.status.success());
-    if !has_tool {
+    let answers = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+    if !answers(Command::new("cargo").args(["llvm-cov", "--version"])) {
         println!("SKIPPED: coverage, because cargo-llvm-cov is not installed");
         return Ok(());
     }
+    // It reads what the compiler's LLVM writes, so it must be of the same version.
+    let Some(tools) = llvm_tools() else {
+        println!("SKIPPED: coverage, because the tools of the compiler's LLVM are not installed");
+        return Ok(());
+    };
     let arguments = [
         "llvm-cov",
         "--package",
         "towpath-core",
         "--package",
         "towpath-engine",
-        "--summary-only",
+        "--ignore-filename-regex",
+        "crates/(config|http|formats|testkit|transforms|runner)/|connectors/",
         "--fail-under-lines",
         "90",
     ];
-    cmd::run(&mut cmd::cargo(arguments))
+    let mut command = cmd::cargo(arguments);
+    for (variable, tool) in [("LLVM_COV", "llvm-cov"), ("LLVM_PROFDATA", "llvm-profdata")] {
+        command.env(variable, tools.join(tool));
+    }
+    cmd::run(&mut command)
+}
+
+/// The folder of `llvm-cov` and `llvm-profdata`: rustup's component, or the distribution's package.
+fn llvm_tools() -> Option<PathBuf> {
+    let rustc = |arguments: &[&str]| cmd::output(Command::new("rustc").args(arguments)).ok();
+    let version = rustc(&["--version", "--verbose"])?;
+    let major = version.lines().find_map(|line| line.strip_prefix("LLVM version: ")?.split('.').next())?;
+    let component = rustc(&["--print", "target-libdir"])?;
+    let component = Path::new(component.trim()).parent()?.join("bin");
+    let package = PathBuf::from(format!("/usr/lib/llvm-{major}/bin"));
+    [component, package].into_iter().find(|folder| folder.join("llvm-profdata").is_file())
 }

@@ -208,6 +208,9 @@ impl Attempt<'_> {
                 open.held = held;
             }
         }
+        if let Some(held) = &open.held {
+            self.progress.component(&node.name, Role::Sink).found(held);
+        }
         Ok(())
     }
 

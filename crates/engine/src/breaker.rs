@@ -191,8 +191,11 @@ impl Breaker {
 }
 
 impl StateStore {
-    /// Closes the breakers of a server (`None`: of all). Returns how many.
+    /// Closes the breakers of a server (`None`: of all), and forgets a pause that it asked for. Returns how many there were.
     pub fn reset_breaker(&self, origin: Option<&str>) -> Result<usize> {
-        self.write(|db| Ok(db.execute("DELETE FROM breakers WHERE ?1 IS NULL OR origin = ?1", [origin])?))
+        self.write(|db| {
+            let paused = db.execute("DELETE FROM pauses WHERE ?1 IS NULL OR origin = ?1", [origin])?;
+            Ok(paused + db.execute("DELETE FROM breakers WHERE ?1 IS NULL OR origin = ?1", [origin])?)
+        })
     }
 }

@@ -236,7 +236,7 @@ fn asked_for_a_pause(gate: &Gate, pause: Duration) -> Error {
     let what = format!("{} asked to be left alone for another {}", gate.origin(), human(ms(pause)));
     Error::new(ErrorKind::RateLimited, what)
         .retry(Retry::After(pause))
-        .hint("run it again after that; nothing was sent now")
+        .hint("run it again after that; nothing was sent now. `towpath state reset breaker` lets it be asked at once")
 }
 
 fn ms(duration: Duration) -> i64 {

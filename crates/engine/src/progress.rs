@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use towpath_core::{Context, Name, pipeline::Role};
+use towpath_core::{Checkpoint, Context, Name, pipeline::Role};
 
 use crate::pulse::Pulse;
 
@@ -41,6 +41,15 @@ pub struct ComponentProgress {
     /// Calls to the outside.
     pub calls: Calls,
     gauge: Mutex<Option<Context>>,
+    committing: Mutex<Option<Committing>>,
+}
+
+/// What a commit that is under way would make durable.
+#[derive(Debug)]
+pub(crate) struct Committing {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) written: u64,
+    pub(crate) known: u64,
 }
 
 /// What a component's calls to the outside came to: the metrics of the door.
@@ -134,7 +143,22 @@ impl ComponentProgress {
             rejected: Counter::default(),
             calls: Calls::default(),
             gauge: Mutex::default(),
+            committing: Mutex::default(),
         })
+    }
+    /// A commit begins (`None`: it has ended, and is counted).
+    pub(crate) fn committing(&self, what: Option<Committing>) {
+        *self.committing.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+    /// The target holds this. If that is from a commit whose answer was lost, its rows are counted now.
+    pub(crate) fn found(&self, held: &Checkpoint) {
+        let lost = self.committing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(lost) =
+            lost.filter(|lost| lost.checkpoint.run.id == held.run.id && lost.checkpoint.epoch == held.epoch)
+        {
+            self.written.add(lost.written);
+            self.known.add(lost.known);
+        }
     }
     pub(crate) fn watch(&self, ctx: &Context) {
         *self.gauge.lock().unwrap_or_else(PoisonError::into_inner) = Some(ctx.clone());

@@ -355,6 +355,10 @@ async fn a_server_that_asks_for_a_pause_gets_it_from_every_process() {
     assert_eq!(next.counted.calls.tries.get(), 0);
     assert_eq!(error.kind(), ErrorKind::RateLimited);
     assert!(error.to_string().contains("asked to be left alone for another 2h"), "{error}");
+    // A person may say that it need not be waited for.
+    assert_eq!(open(dir.path(), &clock).reset_breaker(None).unwrap(), 1);
+    assert_eq!(waits(&open(dir.path(), &clock), NOBODY, Effect::Read).await, 0);
+    first.ctx.call(&call(Effect::Read), || async { Err::<(), _>(busy(7200)) }).await.unwrap_err();
     // After a reboot nobody knows how long ago that was: it is asked.
     *clock.boot.lock().unwrap() = "another".into();
     assert_eq!(waits(&open(dir.path(), &clock), NOBODY, Effect::Read).await, 0);

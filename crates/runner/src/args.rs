@@ -118,7 +118,7 @@ pub(crate) enum Reset {
         /// Only those of this server, such as https://reports.example
         server: Option<String>,
     },
-    /// Close breakers, so that the next call goes through
+    /// Close breakers and forget pauses that servers asked for, so that the next call goes through
     Breaker {
         /// Only those of this server, such as https://reports.example
         server: Option<String>,

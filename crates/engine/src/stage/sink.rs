@@ -9,6 +9,7 @@ use towpath_core::{Checkpoint, Delivery, Error, Name, Result, Sink, Wrote};
 use super::Stage;
 use crate::{
     edge::{EdgeRx, Item},
+    progress::Committing,
     pulse::Waiting,
     spill::Spill,
     state::{Fence, StateStore},
@@ -192,7 +193,12 @@ impl Parts<'_> {
                 done
             }
             Command::Commit(checkpoint, done) => {
+                let [written, known] = self.writing.open;
+                let progress = &self.stage.progress;
+                // If its answer is lost, the target says whether these rows count.
+                progress.committing(Some(Committing { checkpoint: checkpoint.clone(), written, known }));
                 self.commit(checkpoint).await?;
+                progress.committing(None);
                 for delivery in self.writing.deliveries.drain(..) {
                     delivery.complete();
                 }

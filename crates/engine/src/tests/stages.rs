@@ -288,7 +288,8 @@ async fn a_failure_that_may_pass_is_gone_on_from_the_last_commit() {
     for (point, skip) in points {
         for fault in [Fault::Fail(ErrorKind::Unavailable), Fault::LoseReply] {
             let simple = Simple::new(6);
-            let graph = simple.graph(WriteMode::Append, |pipeline| pipeline.run(|run| run.restarts = 3));
+            let graph = simple
+                .graph(WriteMode::Append, |pipeline| pipeline.run(|run| (run.restarts, run.commit.rows) = (3, 10)));
             simple.target.faults().add(point, skip, fault);
             let report = simple.run(&graph).await;
             assert_eq!(report.status, Status::Completed, "{point:?} {fault:?}: {report:?}");
