@@ -284,7 +284,14 @@ async fn a_panic_anywhere_ends_the_run_as_an_error_that_says_where() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_may_pass_is_gone_on_from_the_last_commit() {
-    let points = [(Point::Write, 3), (Point::Flush, 1), (Point::Commit, 2), (Point::Open, 0), (Point::Schema, 0)];
+    let points = [
+        (Point::Write, 3),
+        (Point::Flush, 1),
+        (Point::Commit, 0),
+        (Point::Commit, 1),
+        (Point::Open, 0),
+        (Point::Schema, 0),
+    ];
     for (point, skip) in points {
         for fault in [Fault::Fail(ErrorKind::Unavailable), Fault::LoseReply] {
             let simple = Simple::new(6);
