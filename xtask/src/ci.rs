@@ -77,22 +77,30 @@ fn coverage() -> Fallible {
         println!("SKIPPED: coverage, because the tools of the compiler's LLVM are not installed");
         return Ok(());
     };
-    let arguments = [
-        "llvm-cov",
-        "--package",
-        "towpath-core",
-        "--package",
-        "towpath-engine",
-        "--ignore-filename-regex",
-        "crates/(config|http|formats|testkit|transforms|runner)/|connectors/",
-        "--fail-under-lines",
-        "90",
-    ];
-    let mut command = cmd::cargo(arguments);
-    for (variable, tool) in [("LLVM_COV", "llvm-cov"), ("LLVM_PROFDATA", "llvm-profdata")] {
-        command.env(variable, tools.join(tool));
-    }
-    cmd::run(&mut command)
+    // A folder of its own: what is instrumented must not be taken for what is not.
+    let target = cmd::target_dir()?.join("coverage");
+    let within = |arguments: &[&str], environment: &[(String, String)]| {
+        let mut command = cmd::cargo(arguments.iter().copied());
+        command.env("CARGO_TARGET_DIR", &target).envs(environment.iter().cloned());
+        for (variable, tool) in [("LLVM_COV", "llvm-cov"), ("LLVM_PROFDATA", "llvm-profdata")] {
+            command.env(variable, tools.join(tool));
+        }
+        command
+    };
+    // Programs that the tests start are counted as well, so it is their environment that says where to.
+    let environment: Vec<(String, String)> = cmd::output(&mut within(&["llvm-cov", "show-env"], &[]))?
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.trim_matches(['"', '\'']).to_owned()))
+        .collect();
+    let packages = ["--package", "towpath-core", "--package", "towpath-engine"];
+    let users = ["--package", "towpath", "--package", "towpath-tests"];
+    // A killed process writes down nothing.
+    let skipped = ["--", "--skip", "kills::"];
+    cmd::run(&mut within(&[&["test", "--quiet"][..], &packages, &users, &skipped].concat(), &environment))?;
+    let others = "crates/(config|http|formats|testkit|transforms|runner)/|connectors/|/tests/|xtask/";
+    let report = ["llvm-cov", "report", "--ignore-filename-regex", others, "--fail-under-lines", "90"];
+    cmd::run(&mut within(&report, &environment))
 }
 
 /// The folder of `llvm-cov` and `llvm-profdata`: rustup's component, or the distribution's package.
