@@ -268,7 +268,8 @@ fn digits<const N: usize>(text: &mut String, mut value: u32) {
         *digit = b'0' + u8::try_from(value % 10).unwrap_or(0);
         value /= 10;
     }
-    text.extend(out.iter().map(|digit| char::from(*digit)));
+    // Digits are UTF-8; character by character it takes three times as long.
+    text.push_str(std::str::from_utf8(&out).unwrap_or_default());
 }
 
 /// `2026-01-31`, of days since 1970.

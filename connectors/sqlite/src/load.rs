@@ -1,11 +1,12 @@
 //! What the sink does on the database's thread: looks up, stages, inserts row by row, swaps, commits.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 use arrow_array::{RecordBatch, UInt64Array};
 use arrow_schema::SchemaRef;
 use arrow_select::take::take_record_batch;
 use hashbrown::HashSet;
+use rusqlite::Statement;
 use tokio::sync::oneshot;
 use towpath_core::{Checkpoint, Error, Original, Reject, Result, Run, WriteMode, Wrote};
 use towpath_formats::row_hash::row_hashes;
@@ -13,10 +14,10 @@ use towpath_formats::row_hash::row_hashes;
 use crate::{
     bind::{Bound, Scratch, Unfit},
     config::SinkOptions,
-    error::{During as _, refusal},
+    error::{During as _, failed, refusal},
     fence::{self, Fence, Stand, staging_name},
     first::First,
-    shape::{Ready, Shape, filter, widen},
+    shape::{AT_ONCE, Ready, Shape, filter, widen},
     stage::Stage,
     swap,
     table::{Table, quote},
@@ -43,6 +44,15 @@ pub(crate) struct Load {
     first: Option<First>,
     flushed: bool,
     scratch: Scratch,
+}
+
+/// What rows are inserted by.
+struct Statements<'a> {
+    one: &'a str,
+    /// Inserts [`AT_ONCE`] rows, and fails for all of them if one is refused.
+    many: Option<&'a str>,
+    /// By row; may be shorter than the rows.
+    leave_out: &'a [bool],
 }
 
 /// What became of a row.
@@ -216,7 +226,9 @@ impl Load {
                 (Some(first), Some(hashes)) => hashes.iter().map(|hash| first.is_known(number(hash))).collect(),
                 _ => vec![],
             };
-            let inserted = self.insert(writer, shape, (&shape.insert_staged, &known), &ready.cast, |row, outcome| {
+            let many = shape.insert_staged_many.as_deref();
+            let statements = Statements { one: &shape.insert_staged, many, leave_out: &known };
+            let inserted = self.insert(writer, shape, statements, &ready.cast, |row, outcome| {
                 match outcome {
                     Outcome::Written => {
                         wrote.written += 1;
@@ -235,58 +247,90 @@ impl Load {
         })
     }
 
-    /// Inserts rows one by one, but for those to be left out: a statement that fails undoes itself and nothing else, so one bad row costs
-    /// one row.
+    /// Inserts rows, but for those to be left out: a statement that fails undoes itself and nothing else, so one bad row costs
+    /// one row. `many` inserts some at once; if it fails, they go one by one.
     fn insert(
         &mut self,
         writer: &Writer,
         shape: &Shape,
-        (sql, leave_out): (&str, &[bool]),
+        Statements { one, many, leave_out }: Statements<'_>,
         rows: &RecordBatch,
         mut tell: impl FnMut(usize, Outcome) -> Result<()>,
     ) -> Result<()> {
         let doing = "insert rows";
         let cells = Bound::all(rows, &shape.kinds)?;
-        let mut insert = writer.db.prepare_cached(sql).during(doing)?;
-        let schema = rows.schema_ref();
-        'rows: for row in 0..rows.num_rows() {
-            if leave_out.get(row) == Some(&true) {
-                continue;
-            }
-            for (at, column) in cells.iter().enumerate() {
-                match column.bind(&mut insert, at + 1, row, &mut self.scratch) {
-                    Ok(()) => {}
-                    Err(Unfit::Value(why)) => {
-                        let name = schema.field(at).name();
-                        tell(
-                            row,
-                            Outcome::Refused(Reject::row(row, format!("column {name}: {why}")).column(name.as_str())),
-                        )?;
-                        continue 'rows;
-                    }
-                    Err(Unfit::Sqlite(error)) => match refusal(row, &error) {
-                        Some(reject) => {
-                            tell(row, Outcome::Refused(reject))?;
-                            continue 'rows;
+        let mut one = writer.db.prepare_cached(one).during(doing)?;
+        let mut many = many.map(|many| writer.db.prepare_cached(many).during(doing)).transpose()?;
+        // Until this one they go one by one.
+        let (mut row, mut alone) = (0, 0);
+        while row < rows.num_rows() {
+            let next = row + AT_ONCE;
+            if let Some(many) = many.as_mut().filter(|_| row >= alone && next <= rows.num_rows()) {
+                alone = next;
+                if !leave_out.get(row..next).is_some_and(|group| group.contains(&true))
+                    && self.bind_all(many, &cells, row..next).is_ok()
+                {
+                    match many.raw_execute() {
+                        Ok(_) => {
+                            (row..next).try_for_each(|row| tell(row, Outcome::Written))?;
+                            row = next;
+                            continue;
                         }
-                        None => return Err(error).during(doing),
-                    },
+                        Err(error) if writer.db.is_autocommit() => return Err(rolled_back(error)),
+                        Err(_) => {}
+                    }
                 }
             }
-            match insert.raw_execute() {
-                Ok(0) => tell(row, Outcome::Known)?,
-                Ok(_) => tell(row, Outcome::Written)?,
-                Err(error) => match refusal(row, &error) {
-                    // A trigger may have undone everything (RAISE(ROLLBACK)): then it is not this row alone.
-                    Some(_) if writer.db.is_autocommit() => {
-                        return Err(error).during("insert rows: a trigger of the table rolled the transaction back");
-                    }
-                    Some(reject) => tell(row, Outcome::Refused(reject))?,
-                    None => return Err(error).during(doing),
-                },
+            if leave_out.get(row) != Some(&true) {
+                tell(row, self.insert_one(writer, &mut one, &cells, rows, row)?)?;
             }
+            row += 1;
         }
         if writer.is_abandoned() { Err(Error::cancelled()) } else { Ok(()) }
+    }
+
+    fn bind_all(&mut self, to: &mut Statement<'_>, cells: &[Bound<'_>], rows: Range<usize>) -> Result<(), Unfit> {
+        let mut at = 0;
+        for row in rows {
+            for column in cells {
+                at += 1;
+                column.bind(to, at, row, &mut self.scratch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn insert_one(
+        &mut self,
+        writer: &Writer,
+        insert: &mut Statement<'_>,
+        cells: &[Bound<'_>],
+        rows: &RecordBatch,
+        row: usize,
+    ) -> Result<Outcome> {
+        let doing = "insert rows";
+        for (at, column) in cells.iter().enumerate() {
+            match column.bind(insert, at + 1, row, &mut self.scratch) {
+                Ok(()) => {}
+                Err(Unfit::Value(why)) => {
+                    let name = rows.schema_ref().field(at).name();
+                    let reject = Reject::row(row, format!("column {name}: {why}")).column(name.as_str());
+                    return Ok(Outcome::Refused(reject));
+                }
+                Err(Unfit::Sqlite(error)) => {
+                    return refusal(row, &error).map(Outcome::Refused).ok_or(error).during(doing);
+                }
+            }
+        }
+        match insert.raw_execute() {
+            Ok(0) => Ok(Outcome::Known),
+            Ok(_) => Ok(Outcome::Written),
+            Err(error) => match refusal(row, &error) {
+                Some(_) if writer.db.is_autocommit() => Err(rolled_back(error)),
+                Some(reject) => Ok(Outcome::Refused(reject)),
+                None => Err(error).during(doing),
+            },
+        }
     }
 
     /// Brings what is staged into the open transaction.
@@ -330,26 +374,32 @@ impl Load {
             let hashes = if upsert { row_hashes(&cast, Some(&shape.key))? } else { vec![] };
             let deferred = shape.deferred;
             let db = &writer.db;
-            self.insert(writer, &shape, (&shape.insert, &[]), &cast, |row, outcome| {
-                match outcome {
-                    Outcome::Written => {
-                        let superseded = upsert && !keys.insert(hashes[row]);
-                        if keys.len() >= REMEMBERED_KEYS {
-                            keys.clear();
+            self.insert(
+                writer,
+                &shape,
+                Statements { one: &shape.insert, many: None, leave_out: &[] },
+                &cast,
+                |row, outcome| {
+                    match outcome {
+                        Outcome::Written => {
+                            let superseded = upsert && !keys.insert(hashes[row]);
+                            if keys.len() >= REMEMBERED_KEYS {
+                                keys.clear();
+                            }
+                            *(if superseded { &mut wrote.known } else { &mut wrote.written }) += 1;
+                            if deferred {
+                                numbers.push((db.last_insert_rowid(), at, row));
+                            }
                         }
-                        *(if superseded { &mut wrote.known } else { &mut wrote.written }) += 1;
-                        if deferred {
-                            numbers.push((db.last_insert_rowid(), at, row));
+                        Outcome::Known => wrote.known += 1,
+                        Outcome::Refused(mut reject) => {
+                            reject.row = Original::Late(single(&plain, row)?);
+                            wrote.rejected.push(reject);
                         }
                     }
-                    Outcome::Known => wrote.known += 1,
-                    Outcome::Refused(mut reject) => {
-                        reject.row = Original::Late(single(&plain, row)?);
-                        wrote.rejected.push(reject);
-                    }
-                }
-                Ok(())
-            })
+                    Ok(())
+                },
+            )
         })?;
         if shape.deferred { self.check_deferred(writer, &shape, stage, numbers, wrote) } else { Ok(()) }
     }
@@ -475,8 +525,8 @@ struct Unsure {
 
 impl Unsure {
     /// What may wait, so that memory is bounded.
-    const ROWS: usize = 1 << 16;
-    const BYTES: usize = 6 << 20;
+    const ROWS: usize = 1 << 15;
+    const BYTES: usize = 4 << 20;
 
     /// Whether more rows may wait together with these.
     fn takes(&self, shape: &Arc<Shape>, ready: &Ready) -> bool {
@@ -494,16 +544,23 @@ impl Unsure {
 }
 
 /// Batch and row, in the order in which they are looked up.
-fn in_order(shape: &Shape, batches: &[(RecordBatch, RecordBatch)]) -> Vec<(usize, usize)> {
+fn in_order(shape: &Shape, batches: &[(RecordBatch, RecordBatch)]) -> impl Iterator<Item = (usize, usize)> {
     let mut order = Vec::with_capacity(batches.iter().map(|(rows, _)| rows.num_rows()).sum());
     for (batch, (_, cast)) in batches.iter().enumerate() {
         let hashes = shape.hashes(cast);
+        // Batches are small, and few wait.
         order.extend(
-            (0..cast.num_rows()).map(|row| (hashes.map_or(0, |hashes| number(Some(hashes.value(row)))), batch, row)),
+            (0..cast.num_rows())
+                .map(|row| (hashes.map_or(0, |hashes| number(Some(hashes.value(row)))), batch as u32, row as u32)),
         );
     }
     order.sort_unstable();
-    order.into_iter().map(|(_, batch, row)| (batch, row)).collect()
+    order.into_iter().map(|(_, batch, row)| (batch as usize, row as usize))
+}
+
+/// A trigger may undo everything (RAISE(ROLLBACK)): then it is not this row alone.
+fn rolled_back(error: rusqlite::Error) -> Error {
+    failed("insert rows: a trigger of the table rolled the transaction back", error)
 }
 
 fn number(hash: Option<&[u8]>) -> u128 {
