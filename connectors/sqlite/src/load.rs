@@ -525,8 +525,8 @@ struct Unsure {
 
 impl Unsure {
     /// What may wait, so that memory is bounded.
-    const ROWS: usize = 1 << 15;
-    const BYTES: usize = 4 << 20;
+    const ROWS: usize = 3 << 13;
+    const BYTES: usize = 3 << 20;
 
     /// Whether more rows may wait together with these.
     fn takes(&self, shape: &Arc<Shape>, ready: &Ready) -> bool {

@@ -16,7 +16,7 @@ use arrow_schema::{ArrowError, SchemaRef};
 use towpath_core::{Error, Result};
 
 /// What may wait in memory.
-const MEMORY: usize = 4 << 20;
+const MEMORY: usize = 3 << 20;
 /// Buffer in front of the file.
 const BUFFER: usize = 256 << 10;
 
