@@ -1,5 +1,7 @@
 //! What the files offer: their columns, by a sample of their beginnings.
 
+use std::collections::BTreeSet;
+
 use arrow_array::RecordBatch;
 use serde_json::json;
 use towpath_core::{Error, Result, source::Discovery};
@@ -35,8 +37,10 @@ pub(crate) async fn discover(reader: &Reader, items: &[Item]) -> Result<Discover
     if items.len() > FILES {
         lines.push(format!("# and {} files more\n", items.len() - FILES));
     }
-    let same =
-        samples.iter().all(|rows| Some(rows.schema().fields().len()) == samples.first().map(RecordBatch::num_columns));
+    let names = |rows: &RecordBatch| -> BTreeSet<String> {
+        rows.schema().fields().iter().map(|field| field.name().clone()).collect()
+    };
+    let same = samples.iter().all(|rows| samples.first().is_some_and(|first| names(first) == names(rows)));
     if !same {
         return Err(Error::data("the files have different columns")
             .hint("read files of different columns by different sources"));

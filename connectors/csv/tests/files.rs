@@ -39,6 +39,27 @@ async fn files_are_read_in_the_order_of_the_list_and_patterns_in_that_of_names()
 }
 
 #[tokio::test]
+async fn discover_proposes_types_by_the_beginnings_of_the_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().display().to_string();
+    write(folder.path(), "a.csv", "id,at,price,note\n1,2026-01-31T05:00:00,1.50,x\n2,2026-01-31T06:00:00,20.25,\n");
+    write(folder.path(), "b.csv", "note,id,at,price\ny,3,2026-02-01T00:00:00,7.00\ntorn,4\n");
+    write(folder.path(), "other.csv", "id,name,price,note\n1,a,1.50,x\n");
+    let mut found = source(&format!("{{ path: '{at}/[ab].csv' }}"));
+    let found = found.discover(&context()).await.unwrap();
+    insta::assert_snapshot!(found.text.replace(&at, "DIR"));
+    let files = found.items["files"].as_array().unwrap();
+    let counts: Vec<_> = files.iter().map(|file| (file["records"].as_u64(), file["rejected"].as_u64())).collect();
+    assert_eq!(counts, [(Some(2), Some(0)), (Some(1), Some(1))]);
+    // It can be pasted as it is.
+    let block =
+        found.text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect::<String>();
+    source(&format!("path: '{at}/[ab].csv'\n{block}"));
+    let error = source(&format!("{{ path: '{at}/*.csv' }}")).discover(&context()).await.unwrap_err();
+    assert!(error.to_string().contains("the files have different columns"), "{error}");
+}
+
+#[tokio::test]
 async fn a_file_name_becomes_a_column_on_request() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), "a.csv", "id\n1\n");
