@@ -187,12 +187,12 @@ impl Load {
         let looked = (|| {
             let mut find = writer.db.prepare_cached(sql).during(doing)?;
             let mut unknown: Vec<_> = batches.iter().map(|(_, cast)| vec![true; cast.num_rows()]).collect();
-            for (batch, row) in in_order(&shape, &batches) {
+            'rows: for (batch, row) in in_order(&shape, &batches) {
                 for (at, &key) in shape.key.iter().enumerate() {
                     match cells[batch][key].bind(&mut find, at + 1, row, &mut self.scratch) {
                         Ok(()) => {}
-                        // It will be refused when it is inserted.
-                        Err(Unfit::Value(_)) => {}
+                        // It will be refused when it is inserted. It must not be looked up: the key before it is still bound.
+                        Err(Unfit::Value(_)) => continue 'rows,
                         Err(Unfit::Sqlite(error)) => return Err(error).during(doing),
                     }
                 }

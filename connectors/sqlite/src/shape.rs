@@ -225,7 +225,7 @@ impl Shape {
             }
             cast = filter(&cast, still)?;
         }
-        let superseded = if self.last_wins { self.superseded(&cast)? } else { vec![] };
+        let superseded = if self.last_wins { self.superseded(&cast) } else { vec![] };
         if !superseded.is_empty() {
             let mut still = vec![true; cast.num_rows()];
             superseded.iter().for_each(|&row| still[row] = false);
@@ -253,11 +253,11 @@ impl Shape {
         Ok(Ready { rows, cast, from, rejected, superseded: superseded.len() as u64 })
     }
 
-    /// Rows that a later one of the same key takes the place of.
-    fn superseded(&self, rows: &RecordBatch) -> Result<Vec<usize>> {
-        let keys = row_hashes(rows, Some(&self.key))?;
+    /// Rows that a later one of the same key takes the place of. None, where a key has no text: such a row will be refused.
+    fn superseded(&self, rows: &RecordBatch) -> Vec<usize> {
+        let Ok(keys) = row_hashes(rows, Some(&self.key)) else { return vec![] };
         let mut seen = hashbrown::HashSet::with_capacity(keys.len());
-        Ok((0..rows.num_rows()).rev().filter(|&row| !seen.insert(keys[row])).collect())
+        (0..rows.num_rows()).rev().filter(|&row| !seen.insert(keys[row])).collect()
     }
 
     /// Casts rows that [`ready`](Shape::ready) has let through (with or without their hash).

@@ -39,6 +39,15 @@ async fn insert_new_leaves_what_is_known() {
 }
 
 #[tokio::test]
+async fn a_key_that_cannot_be_looked_up_is_refused_and_not_taken_for_another() {
+    let place = Place::new();
+    place.sql("CREATE TABLE t (id REAL, name TEXT); INSERT INTO t VALUES (1.0, 'old')");
+    let loaded = place.load(insert_new(), &[rows("id:float|name\n1|a\nNaN|b\n2|c")]).await.unwrap();
+    assert_eq!(place.ask("SELECT id, name FROM t ORDER BY rowid"), ["1.0|old", "2.0|c"]);
+    assert_eq!((loaded.written, loaded.known, loaded.rejected.len()), (1, 1, 1), "{:?}", loaded.rejected);
+}
+
+#[tokio::test]
 async fn insert_new_by_hash_knows_whole_rows() {
     let twice = ["id:int|name\n1|a\n1|a\n1|b\n∅|∅", "id:int|name\n1|a\n∅|∅\n2|a"];
     check(by_hash(), "", &twice, &["1|a", "1|b", "∅|∅", "2|a"], (4, 3)).await;

@@ -97,9 +97,12 @@ impl Attempt<'_> {
         let cancel = self.abort.child_token();
         let _ends_with_us = cancel.clone().drop_guard();
         let mut sinks = Vec::new();
+        let stop = self.stop.clone();
         let prepared = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Error::cancelled()),
+            // Nothing is read yet.
+            () = stop.cancelled() => Ok(Prepared::Done(Came::Stopped)),
             prepared = self.prepare(&mut sinks, &cancel) => prepared,
         };
         let prepared = match prepared {

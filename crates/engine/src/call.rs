@@ -73,7 +73,8 @@ impl CallDoor {
                 if pause > PATIENCE {
                     return Err(asked_for_a_pause(gate, pause));
                 }
-                (pause, format!("next request in {}, as {} asked", human(ms(pause)), gate.origin()))
+                // Somebody may say meanwhile that it need not be waited for.
+                (pause.min(POLL), format!("next request in {}, as {} asked", human(ms(pause)), gate.origin()))
             } else {
                 match gate.ask(effect, deadline)? {
                     Passage::Pass(lease) => return Ok(lease),

@@ -108,16 +108,20 @@ impl Coordinator {
                 // No boundary of this run can be committed before its end.
                 return Ok(Ended::Stopped);
             }
+            let unread = self.meter.pieces.load(Ordering::Relaxed) == 0;
             if stopping {
-                self.close(Phase::Stop);
+                // What is read is made sure of first; then there is time for what servers are answering.
+                self.close(if unread { Phase::Stop } else { Phase::Settle });
             }
             if self.sources.iter().all(|source| source.state != SourceState::Reading) {
-                self.flight.all_landed().await;
-                self.commit_epoch(false).await?;
-                if *self.phase.borrow() == Phase::Stop {
+                let last = *self.phase.borrow() == Phase::Stop;
+                if !(last && unread) {
+                    self.flight.all_landed().await;
+                    self.commit_epoch(false).await?;
+                }
+                if last {
                     return Ok(Ended::Stopped);
                 }
-                // A stop that came while the epoch closed: what the servers were asked for meanwhile is taken.
                 self.read_on(if stopping { Phase::Stop } else { Phase::Read });
                 (since, published) = (Instant::now(), Instant::now());
             }

@@ -1,7 +1,7 @@
 //! Exit codes, what comes with them, and how the next run goes on.
 
 use serde_json::{Value, json};
-use towpath_testkit::report_server::Report;
+use towpath_testkit::report_server::{Fault, On, Report};
 
 use crate::kit::*;
 
@@ -220,6 +220,20 @@ fn a_second_interrupt_ends_at_once() {
     until("a request", || !reports.log().renders().is_empty());
     running.signal("TERM");
     check_report(&running.end().expect(130), "cancelled");
+}
+
+#[test]
+fn what_is_read_is_committed_before_an_answer_is_waited_for() {
+    let place = Place::new();
+    let hangs = Fault::FirstByte(std::time::Duration::from_secs(600));
+    let reports = Reports::of(builder().fault(On::Render, 1.., hangs));
+    let pipeline = slow(&reports, "append").replace("every: 1ms", "every: 1h");
+    place.write("p.yaml", &format!("drain: 1s\n{pipeline}"));
+    let running = place.start(&["run", "p.yaml", "--json"]);
+    until("a second request", || reports.log().renders().len() > 1);
+    running.signal("TERM");
+    check_report(&running.end().expect(130), "cancelled");
+    assert_eq!(place.count("out.db", "t"), 60, "the first window is there");
 }
 
 #[test]

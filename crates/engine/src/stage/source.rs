@@ -30,6 +30,8 @@ pub(crate) enum Phase {
     Read,
     /// The epoch closes: pause at the next boundary.
     Close,
+    /// The same, because the run is to stop: ask for nothing more meanwhile.
+    Settle,
     /// The run is to stop: pause at the next boundary, and ask for nothing more. What a server was asked for already is taken.
     Stop,
 }
@@ -70,10 +72,12 @@ impl Meter {
             self.full.notify_one();
         }
     }
-    /// Counts from nothing again.
+    /// Counts from nothing again. Called while every source pauses.
     pub(crate) fn begin(&self) {
         self.pieces.store(0, Ordering::Relaxed);
         self.rows.store(0, Ordering::Relaxed);
+        // What was told of the epoch that is over must not end this one.
+        std::pin::pin!(self.full.notified()).as_mut().enable();
     }
 }
 
@@ -240,7 +244,7 @@ impl Reader<'_> {
                 let pauses = self.at_boundary
                     && match now {
                         Phase::Read => false,
-                        Phase::Close => true,
+                        Phase::Close | Phase::Settle => true,
                         Phase::Stop => paused && was == Phase::Stop || idle(),
                     };
                 if pauses && (!paused || was != now) {
@@ -249,13 +253,14 @@ impl Reader<'_> {
                     self.stage.progress.pulse.waits_for(Waiting::Output);
                 }
                 (was, paused) = (now, pauses);
+                let waits = paused && (now == Phase::Stop || now == Phase::Settle && !asked);
                 if !paused && let Some(next) = result.take() {
                     return next;
                 }
                 tokio::select! {
                     biased;
                     changed = phase.changed() => changed.map_err(|_| Error::cancelled())?,
-                    got = async { asked = true; next.as_mut().await }, if result.is_none() && !(paused && now == Phase::Stop) => {
+                    got = async { asked = true; next.as_mut().await }, if result.is_none() && !waits => {
                         if !paused {
                             return got;
                         }
