@@ -102,6 +102,9 @@ impl Engine {
         let outcome = match self.store.lock_pipeline(&graph.name) {
             Ok(Some(held)) => {
                 lock = Some(held);
+                if let Err(error) = self.store.note_start(&graph.name) {
+                    tracing::warn!("cannot note that the run begins: {error}");
+                }
                 self.locked_run(graph, &options, &progress, &mut report).await
             }
             Ok(None) => {
@@ -131,7 +134,8 @@ impl Engine {
         }
         if lock.is_some() {
             let summary = serde_json::to_value(&report).unwrap_or_default();
-            if let Err(error) = self.store.end_run(&graph.name, &report.run_id, report.status.name(), &summary) {
+            let ended = self.store.end_run(&graph.name, &report.run_id, report.status.name(), &summary);
+            if let Err(error) = ended.and_then(|()| self.store.note_end(&graph.name, &summary)) {
                 // Everything is committed all the same; the next run finds that out from the targets.
                 tracing::warn!("cannot note how the run ended: {error}");
             }

@@ -7,7 +7,7 @@
 //!
 //! Beside it: [`plan`] says what a run would do, [`call`] is the door to the outside ([`guard`], [`breaker`], [`credentials`]),
 //! [`state`] what is remembered, [`dead_letters`] what was refused (`letters` hands it over), [`pulse`], `watchdog` and [`progress`] the
-//! signs of life, [`library`] builds pipelines in Rust.
+//! signs of life, [`schedule`] reckons when a pipeline runs next, [`library`] builds pipelines in Rust.
 
 mod attempt;
 pub mod breaker;
@@ -28,6 +28,7 @@ pub mod pulse;
 pub mod report;
 mod resume;
 mod rules;
+pub mod schedule;
 mod spill;
 mod stage;
 pub mod state;

@@ -65,9 +65,13 @@ impl StateStore {
 
     /// Who holds a pipeline's lock, if somebody does and has written it down.
     pub fn lock_holder(&self, pipeline: &Name) -> Option<Holder> {
-        let key = pipeline_key(pipeline);
-        let Some(path) = self.lock_path(&key) else {
-            return self.inner.held.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        self.holder(&pipeline_key(pipeline))
+    }
+
+    /// Who holds a lock, by key, if somebody does and has written it down.
+    pub(super) fn holder(&self, key: &str) -> Option<Holder> {
+        let Some(path) = self.lock_path(key) else {
+            return self.inner.held.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
         };
         let file = File::open(&path).ok()?;
         if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
@@ -80,7 +84,11 @@ impl StateStore {
 
     /// Takes a lock by key, without waiting.
     pub(crate) fn lock(&self, key: &str) -> Result<Option<Lock>> {
-        let holder = Holder { pid: std::process::id(), since: Timestamp::now() };
+        self.lock_as(key, Holder { pid: std::process::id(), since: Timestamp::now() })
+    }
+
+    /// Takes a lock by key, without waiting, and writes down whose it is.
+    pub(super) fn lock_as(&self, key: &str, holder: Holder) -> Result<Option<Lock>> {
         let Some(path) = self.lock_path(key) else {
             let mut held = self.inner.held.lock().unwrap_or_else(PoisonError::into_inner);
             if held.contains_key(key) {
@@ -99,10 +107,8 @@ impl StateStore {
                 std::fs::create_dir_all(folder)?;
             }
             let mut file = private(&path)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Ok(None),
-                Err(error) => return Err(error.into()),
+            if !exclusive_now(&file)? {
+                return Ok(None);
             }
             // Only for messages: the lock is the kernel's. The file stays; removing it would let two hold "the" lock.
             file.set_len(0)?;
@@ -128,6 +134,28 @@ fn file_name(key: &str) -> String {
         key.chars().take(60).map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
     let hash: String = Sha256::digest(key).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     format!("{readable}.{hash}.lock")
+}
+
+/// How often a lock is tried for that only lookers-on hold: each does for microseconds.
+const LOOKERS_ON: u32 = 10_000;
+
+/// Takes a lock on a file, without waiting. Whoever only looks whether it is held ([`StateStore::holder`]) shares it for a moment; that
+/// must not pass for a holder, or `towpath status` would keep runs from starting.
+fn exclusive_now(file: &File) -> io::Result<bool> {
+    for _ in 0..LOOKERS_ON {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match flock(file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => flock(file, FlockOperation::NonBlockingUnlock)?,
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        std::thread::yield_now();
+    }
+    Ok(false)
 }
 
 /// Waits for a lock on a file.

@@ -58,6 +58,20 @@ const VERSIONS: &[&str] = &[
     -- Servers that asked to be left alone for a time.
     CREATE TABLE pauses (origin TEXT PRIMARY KEY, boot TEXT NOT NULL, until INTEGER NOT NULL) STRICT;
     ",
+    "
+    -- What became of a pipeline's last run, also of one that failed before it was entered in runs. under_way while it goes, and if it
+    -- died; ended and report are those of the last one that came to an end.
+    CREATE TABLE outcomes (
+        pipeline TEXT PRIMARY KEY, started TEXT NOT NULL, under_way INTEGER NOT NULL, ended TEXT, report TEXT
+    ) STRICT;
+    INSERT INTO outcomes (pipeline, started, under_way, ended, report)
+    SELECT pipeline, begun, status = 'running', ended, summary FROM runs AS run
+    WHERE seq = (SELECT max(seq) FROM runs WHERE pipeline = run.pipeline);
+    -- What a process that serves a pipeline says of it: true only while it holds its lock, taken at `since`.
+    CREATE TABLE served (
+        pipeline TEXT PRIMARY KEY, since TEXT NOT NULL, schedule TEXT NOT NULL, next TEXT, skipped INTEGER NOT NULL
+    ) STRICT;
+    ",
 ];
 
 /// Brings the file to this program's version, in one transaction.

@@ -12,6 +12,8 @@ pub mod clock;
 mod locks;
 mod migrations;
 mod runs;
+mod serving;
+mod status;
 mod view;
 
 use std::{
@@ -36,6 +38,8 @@ pub(crate) use self::locks::Lock;
 pub use self::{
     locks::{Holder, PipelineLock},
     runs::{Fence, LastRun},
+    serving::{Served, Serving},
+    status::{LastOutcome, PipelineStatus},
     view::{BreakerView, CheckpointView, CredentialView, GuardView, PipelineView, RunView, StateView},
 };
 

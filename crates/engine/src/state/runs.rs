@@ -36,17 +36,17 @@ pub struct LastRun {
 }
 
 /// What was stored does not read any more: an older program, or somebody edited the file.
-fn unreadable(what: &str, error: impl std::fmt::Display) -> Error {
+pub(super) fn unreadable(what: &str, error: impl std::fmt::Display) -> Error {
     Error::data(format!("the stored {what} cannot be read"))
         .because(error.to_string())
         .hint("see `towpath state show`, then `towpath state reset checkpoint`")
 }
 
-fn parse<T: DeserializeOwned>(what: &str, text: &str) -> Result<T> {
+pub(super) fn parse<T: DeserializeOwned>(what: &str, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| unreadable(what, error))
 }
 
-fn write<T: Serialize>(value: &T) -> Result<String> {
+pub(super) fn write<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::internal("cannot be stored").because(error))
 }
 
@@ -251,11 +251,12 @@ impl StateStore {
                 "INSERT OR REPLACE INTO resets (pipeline, asked)
                  SELECT DISTINCT pipeline, ?2 FROM
                  (SELECT pipeline FROM runs UNION SELECT pipeline FROM checkpoints UNION SELECT pipeline FROM seen
-                  UNION SELECT pipeline FROM names UNION SELECT pipeline FROM schemas) WHERE ?1 IS NULL OR pipeline = ?1",
+                  UNION SELECT pipeline FROM names UNION SELECT pipeline FROM schemas UNION SELECT pipeline FROM outcomes)
+                 WHERE ?1 IS NULL OR pipeline = ?1",
                 params![only, Timestamp::now().to_string()],
             )?;
             let reset = db.changes() as usize;
-            for table in ["runs", "seen", "names", "schemas"] {
+            for table in ["runs", "seen", "names", "schemas", "outcomes"] {
                 db.execute(&format!("DELETE FROM {table} WHERE ?1 IS NULL OR pipeline = ?1"), [only])?;
             }
             // Not deleted: the fence must stay raised above those of open runs.
