@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong config or command line, 3 too many rejected rows, \
-4 another run of the pipeline is under way, 130 interrupted.\n\nSettings by environment: TOWPATH_STATE_DIR, TOWPATH_LOG (such as \
+4 another run of the pipeline is under way, or it is served already, 130 interrupted.\n\nSettings by environment: TOWPATH_STATE_DIR, TOWPATH_LOG (such as \
 debug, or warn,towpath_http=trace). Any key of a pipeline file can be set by TOWPATH__SINKS__WAREHOUSE__TABLE=orders.";
 
 /// Hauls data from sources through transforms into sinks, as a pipeline file says.
@@ -46,6 +46,21 @@ pub(crate) enum Command {
         /// Leave a run that died or was stopped behind, and begin anew
         #[arg(long)]
         new_run: bool,
+    },
+    /// Run pipelines on their schedules, until a signal comes
+    ///
+    /// With `every: 1h` a pipeline is started at once, unless it was less than an hour ago, and then every hour; with `cron` when that
+    /// says so. A start that is due while a run of the pipeline is under way, here or elsewhere, is skipped. SIGTERM or Ctrl-C starts
+    /// nothing more and goes on to the next commits, a second one ends at once. The files are read once, at the beginning.
+    Serve {
+        /// The pipeline files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Show how the last run of each pipeline ended, whether one is under way, and when the next begins
+    Status {
+        /// The pipeline files [default: every pipeline that the state directory knows]
+        files: Vec<PathBuf>,
     },
     /// Show what a run would do, by cheap calls only
     Plan {

@@ -5,7 +5,9 @@ mod dlq;
 mod look;
 mod plan;
 mod run;
+mod serve;
 mod state;
+mod status;
 mod validate;
 
 use std::path::Path;
@@ -28,6 +30,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
     let global = cli.global;
     match cli.command {
         Command::Run { file, new_run } => run::run(&global, &file, new_run),
+        Command::Serve { files } => serve::serve(&global, &files),
+        Command::Status { files } => status::status(&global, &files),
         Command::Plan { file } => plan::plan(&global, &file),
         Command::Validate { files } => validate::validate(&global, &files),
         Command::Preview { file, source, rows } => look::preview(&global, &file, &source, rows),

@@ -15,12 +15,12 @@
 //!
 //! | code | meaning |
 //! |---|---|
-//! | 0 | done |
+//! | 0 | done; for `serve`: ended by a signal, and what was under way had come to a commit |
 //! | 1 | failed |
 //! | 2 | the config, or the command line, is wrong; nothing was touched |
 //! | 3 | too many rejected rows; the next run takes this one up |
-//! | 4 | another run of this pipeline is under way |
-//! | 130 | interrupted; the next run takes this one up |
+//! | 4 | another run of this pipeline is under way, or another process serves it |
+//! | 130 | interrupted; the next run takes this one up (for `serve`: something was broken off) |
 
 mod args;
 mod commands;

@@ -141,6 +141,12 @@ pub(crate) fn block(error: &Error) -> String {
     lines.join("\n")
 }
 
+/// An error and what to do about it, in a line.
+pub(crate) fn one_line(error: &Error) -> String {
+    let hint = hint(error).map(|hint| format!("; {hint}")).unwrap_or_default();
+    format!("{error}{hint}").replace('\n', " ")
+}
+
 /// The hint of the error or of what lies below it.
 fn hint(error: &Error) -> Option<String> {
     if let Some(hint) = error.what_to_do() {

@@ -9,9 +9,11 @@ use shell::{Program, Shell};
 #[test]
 fn help() {
     let shell = Shell::new(Program::Towpath);
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 15] = [
         &[],
         &["run"],
+        &["serve"],
+        &["status"],
         &["plan"],
         &["validate"],
         &["preview"],

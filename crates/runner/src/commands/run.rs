@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long what was aborted may take to close what it has open.
-const CLOSING: Duration = Duration::from_secs(10);
+pub(super) const CLOSING: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(global: &Global, file: &Path, new_run: bool) -> Outcome {
     let outcome = ran(global, file, new_run);
@@ -144,14 +144,19 @@ fn calls(report: &CallReport) -> String {
     text
 }
 
-/// What a run came to, for people.
-fn summary(report: &RunReport, file: &Path) -> String {
-    let how = match report.status {
+/// How a run ended, for people.
+pub(super) fn in_words(status: Status) -> &'static str {
+    match status {
         Status::Completed => "completed",
         Status::Failed => "failed",
         Status::Stopped => "stopped: too many rejected rows",
         Status::Cancelled => "interrupted",
-    };
+    }
+}
+
+/// What a run came to, for people.
+fn summary(report: &RunReport, file: &Path) -> String {
+    let how = in_words(report.status);
     let taken_up = if report.taken_up { ", taken up" } else { "" };
     let run = if report.run_id.is_empty() { String::new() } else { format!(" (run {}{taken_up})", report.run_id) };
     let mut text = format!("{how} in {:.1} s{run}\n", report.elapsed_seconds);
