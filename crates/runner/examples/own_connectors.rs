@@ -131,6 +131,9 @@ struct DiscardOptions {
     /// Fail at the first row instead. Default: false
     #[serde(default)]
     fail: bool,
+    /// Have a defect: panic when it is opened. Default: false
+    #[serde(default)]
+    panic: bool,
 }
 
 struct Discard(DiscardOptions);
@@ -147,6 +150,7 @@ impl Sink for Discard {
         })
     }
     async fn open(&mut self, _: &Context, _: &Run) -> Result<Held> {
+        assert!(!self.0.panic, "a defect of this connector");
         Ok(Held::ByEngine)
     }
     async fn schema(&mut self, _: &SchemaRef) -> Result<Option<String>> {

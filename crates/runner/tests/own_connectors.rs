@@ -196,3 +196,23 @@ fn logs_go_to_stderr_as_much_as_is_asked_for() {
     assert_eq!(odd.code, Some(0));
     assert!(odd.err.contains("TOWPATH_LOG is not understood"), "{}", odd.err);
 }
+
+#[test]
+fn a_panic_ends_its_run_and_nothing_else() {
+    let shell = shell(&format!("schedule: {{ every: 1s }}\n{PIPELINE}"));
+    shell
+        .file("b.yaml", &format!("schedule: {{ every: 1s }}\n{}", PIPELINE.replace("inputs:", "panic: true, inputs:")));
+    let mut serve = shell.start(&["serve", "b.yaml", "a.yaml"]);
+    for _ in 0..2 {
+        serve.until("b: died of a defect, next start");
+        serve.until("a: completed");
+    }
+    serve.until("b: died of a defect, next start");
+    let status: Value = serde_json::from_str(&shell.run(&["status", "--json"]).out).unwrap();
+    let last: Vec<&Value> = status.as_array().unwrap().iter().map(|pipeline| &pipeline["last"]["status"]).collect();
+    assert_eq!(last, ["completed", "died"], "{status:#}");
+    serve.signal("INT");
+    let ran = serve.end();
+    assert_eq!(ran.code, Some(0), "{}", ran.all());
+    assert!(ran.err.contains(": a defect of this connector"), "{}", ran.err);
+}

@@ -16,4 +16,5 @@ mod faults;
 mod files;
 mod kills;
 mod peers;
+mod serve;
 mod sharing;

@@ -78,7 +78,7 @@ fn row(status: &PipelineStatus) -> Vec<String> {
 /// Why a run did not complete, in a line.
 fn why(last: &LastOutcome) -> Option<String> {
     match last.status.as_str() {
-        "died" => Some("its process ended without a word; the next run takes it up".to_owned()),
+        "died" => Some("it ended without a word: killed, or by a defect; the next run takes it up".to_owned()),
         _ => last.error.as_ref().map(|error| error.replace('\n', " ")),
     }
 }
