@@ -1,5 +1,5 @@
-//! When a pipeline runs next: reckoned from its schedule, the start before, and the wall clock. Pure; whoever waits looks at the clock
-//! again and again (`towpath serve`), because clocks are set.
+//! When a pipeline runs next: reckoned from its schedule ([`Timetable`]), the start before, and the wall clock. Pure; whoever waits looks at
+//! the clock again and again ([`Starts`], `towpath serve`), because clocks are set.
 //!
 //! Cron expressions are croner's, daylight saving included: a fixed time that is left out in spring comes at the first moment after the
 //! gap, one that comes twice in autumn runs the first time only; what runs every so many minutes or hours runs on through both.
@@ -103,6 +103,66 @@ impl Timetable {
                 Some(next.timestamp())
             }
         }
+    }
+}
+
+/// The starts of one pipeline, for whoever waits for them: look at the clock now and then, and act on what it says.
+#[derive(Clone, Debug)]
+pub struct Starts {
+    timetable: Timetable,
+    /// The start before the next one, taken or not; before the first, a time that has been.
+    last: Timestamp,
+    due: Option<Timestamp>,
+}
+
+/// What a look at the clock came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// There is time left.
+    Wait,
+    /// A start is due; [`Starts::due`] is the one after it.
+    Start,
+    /// The clock was set back, so far that [`Starts::due`] was reckoned anew.
+    SetBack,
+}
+
+impl Starts {
+    /// Begins now. `last_run` is when the pipeline's last run was begun, by whomever.
+    pub fn new(timetable: Timetable, last_run: Option<Timestamp>, now: Timestamp) -> Self {
+        let due = timetable.first(last_run, now);
+        let last = match &timetable.0 {
+            Kind::Every(..) => last_run.map_or(now, |last| last.min(now)),
+            Kind::Cron { .. } => now,
+        };
+        Self { timetable, last, due }
+    }
+
+    /// The next start. `None`: never.
+    pub fn due(&self) -> Option<Timestamp> {
+        self.due
+    }
+
+    /// The schedule.
+    pub fn timetable(&self) -> &Timetable {
+        &self.timetable
+    }
+
+    /// Looks whether a start is due.
+    pub fn look(&mut self, now: Timestamp) -> Look {
+        let Some(due) = self.due else { return Look::Wait };
+        if now >= due {
+            (self.last, self.due) = (due, self.timetable.next(due, now));
+            return Look::Start;
+        }
+        // Behind what has been: what was reckoned by the old time may be years ahead.
+        if now < self.last {
+            let next = self.timetable.next(self.last, now);
+            if next != self.due {
+                (self.last, self.due) = (now, next);
+                return Look::SetBack;
+            }
+        }
+        Look::Wait
     }
 }
 
@@ -235,6 +295,74 @@ mod tests {
         check("0 6 * * *", "2027-03-01T06:00:00Z", "2026-03-01T05:50:00Z", "2026-03-01T06:00:00Z");
         // Forward: those in between are left out.
         check("0 6 * * *", "2026-03-01T06:00:00Z", "2026-03-09T07:00:00Z", "2026-03-10T06:00:00Z");
+    }
+
+    #[test]
+    fn starts_by_a_clock_that_is_looked_at() {
+        use Look::{SetBack, Start, Wait};
+        let check = |table: Timetable, last: Option<&str>, begun: &str, looks: &[(&str, Look, &str)]| {
+            let mut starts = Starts::new(table, last.map(at), at(begun));
+            for (now, expect, due) in looks {
+                let look = starts.look(at(now));
+                assert_eq!((look, starts.due()), (*expect, Some(at(due))), "{} at {now}", starts.timetable());
+            }
+        };
+        // Looks that are late do not shift what comes; starts that are over by then are one.
+        check(
+            every("1h"),
+            None,
+            "2026-03-01T10:00:00.25Z",
+            &[
+                ("2026-03-01T10:00:00.25Z", Start, "2026-03-01T11:00:00.25Z"),
+                ("2026-03-01T10:59:59Z", Wait, "2026-03-01T11:00:00.25Z"),
+                ("2026-03-01T11:00:20Z", Start, "2026-03-01T12:00:00.25Z"),
+                ("2026-03-02T09:30:00Z", Start, "2026-03-02T10:00:00.25Z"),
+                ("2026-03-02T10:00:00.25Z", Start, "2026-03-02T11:00:00.25Z"),
+            ],
+        );
+        // Set back by a little: nothing changes. By a day: it is not waited for a day, nor for ever.
+        check(
+            every("1h"),
+            Some("2026-03-01T09:30:00Z"),
+            "2026-03-01T10:00:00Z",
+            &[
+                ("2026-03-01T10:00:00Z", Wait, "2026-03-01T10:30:00Z"),
+                ("2026-03-01T10:30:00Z", Start, "2026-03-01T11:30:00Z"),
+                ("2026-03-01T10:29:00Z", Wait, "2026-03-01T11:30:00Z"),
+                ("2026-02-28T10:29:00Z", SetBack, "2026-02-28T11:29:00Z"),
+                ("2026-02-28T10:30:00Z", Wait, "2026-02-28T11:29:00Z"),
+                ("2026-02-28T11:29:00Z", Start, "2026-02-28T12:29:00Z"),
+            ],
+        );
+        check(
+            cron("0 6 * * *", "UTC"),
+            Some("2026-02-28T06:00:00Z"),
+            "2026-03-01T05:00:00Z",
+            &[
+                ("2026-03-01T06:00:00Z", Start, "2026-03-02T06:00:00Z"),
+                ("2026-03-01T05:59:00Z", Wait, "2026-03-02T06:00:00Z"),
+                ("2026-03-01T06:00:01Z", Wait, "2026-03-02T06:00:00Z"),
+                ("2026-01-15T12:00:00Z", SetBack, "2026-01-16T06:00:00Z"),
+                ("2026-01-16T06:00:00Z", Start, "2026-01-17T06:00:00Z"),
+            ],
+        );
+        // Set back before the first start.
+        check(
+            cron("0 6 * * *", "UTC"),
+            Some("2026-01-01T06:00:00Z"),
+            "2026-03-01T05:00:00Z",
+            &[
+                ("2026-03-01T02:00:00Z", Wait, "2026-03-01T06:00:00Z"),
+                ("2026-02-20T07:00:00Z", SetBack, "2026-02-21T06:00:00Z"),
+            ],
+        );
+        // Set forward, over two starts.
+        check(
+            cron("0 6 * * *", "UTC"),
+            None,
+            "2026-03-01T05:00:00Z",
+            &[("2026-03-03T08:00:00Z", Start, "2026-03-04T06:00:00Z")],
+        );
     }
 
     #[test]

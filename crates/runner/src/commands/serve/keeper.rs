@@ -10,7 +10,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use towpath_core::{Name, PipelineSpec, Result, pipeline::Overlap};
-use towpath_engine::{Engine, RunOptions, RunReport, schedule::Timetable, state::Serving};
+use towpath_engine::{
+    Engine, RunOptions, RunReport,
+    schedule::{Look, Starts, Timetable},
+    state::Serving,
+};
 use tracing::Instrument;
 
 use crate::{
@@ -28,14 +32,12 @@ pub(super) struct Keeper {
     serving: Serving,
     name: Name,
     spec: Arc<PipelineSpec>,
-    timetable: Timetable,
+    starts: Starts,
     stop: CancellationToken,
     abort: CancellationToken,
     json: bool,
-    /// The start before the next one: what intervals are counted from, and a time that has been.
-    last: Timestamp,
-    /// The next start.
-    due: Option<Timestamp>,
+    /// Nothing is started any more.
+    over: bool,
     skipped: u64,
 }
 
@@ -57,19 +59,16 @@ impl Keeper {
         ends: (&CancellationToken, &CancellationToken),
         json: bool,
     ) -> Result<Self> {
-        let now = Timestamp::now();
-        let last_run = engine.state().last_start(&name)?;
-        let due = timetable.first(last_run, now);
-        let last = last_run.filter(|last| *last <= now).unwrap_or(now);
+        let starts = Starts::new(timetable, engine.state().last_start(&name)?, Timestamp::now());
         let (stop, abort) = (ends.0.clone(), ends.1.clone());
         let spec = Arc::new(spec);
-        Ok(Self { engine, serving, name, spec, timetable, stop, abort, json, last, due, skipped: 0 })
+        Ok(Self { engine, serving, name, spec, starts, stop, abort, json, over: false, skipped: 0 })
     }
 
     /// Says what will be done.
     pub fn introduce(&self) {
         let file = self.spec.file.as_ref().map(|file| format!(", {}", file.display())).unwrap_or_default();
-        self.say(&format!("{}{file}; {}", self.timetable, self.next()));
+        self.say(&format!("{}{file}, {}", self.starts.timetable(), self.next()));
         self.announce();
     }
 
@@ -88,7 +87,7 @@ impl Keeper {
                         going = self.start();
                     }
                 }
-                () = until(self.due) => {
+                () = until(self.due()) => {
                     if !self.is_due() {
                         continue;
                     }
@@ -100,14 +99,14 @@ impl Keeper {
                         }
                         Some(run) => {
                             waits = true;
-                            self.say(&format!("start waits: the run since {:.0} is under way; {}", run.since, self.next()));
+                            self.say(&format!("start waits: the run since {:.0} is under way, {}", run.since, self.next()));
                         }
                     }
                     self.announce();
                 }
             }
         }
-        self.due = None;
+        self.over = true;
         self.announce();
         match going {
             Some(run) => self.drain(run).await,
@@ -119,19 +118,13 @@ impl Keeper {
         self.spec.schedule.as_ref().map(|schedule| schedule.overlap).unwrap_or_default()
     }
 
-    /// Whether the next start is due now. If it is, the one after it is reckoned.
+    /// Whether a start is due now.
     fn is_due(&mut self) -> bool {
-        let (Some(due), now) = (self.due, Timestamp::now()) else { return false };
-        if now >= due {
-            (self.last, self.due) = (due, self.timetable.next(due, now));
-            return true;
-        }
-        // The clock was set back behind what has been: what was reckoned by the old time may be years ahead.
-        if now < self.last {
-            let next = self.timetable.next(self.last, now);
-            if next != self.due {
-                (self.last, self.due) = (now, next);
-                self.say(&format!("the clock was set back; {}", self.next()));
+        match self.starts.look(Timestamp::now()) {
+            Look::Start => return true,
+            Look::Wait => {}
+            Look::SetBack => {
+                self.say(&format!("the clock was set back, {}", self.next()));
                 self.announce();
             }
         }
@@ -228,13 +221,17 @@ impl Keeper {
         self.say(&format!("start skipped, {why}, {} skipped so far, {}", thousands(self.skipped), self.next()));
     }
 
+    fn due(&self) -> Option<Timestamp> {
+        self.starts.due().filter(|_| !self.over)
+    }
+
     fn next(&self) -> String {
-        self.due.map_or_else(|| "no next start".to_owned(), |due| format!("next start {due:.0}"))
+        self.due().map_or_else(|| "no next start".to_owned(), |due| format!("next start {due:.0}"))
     }
 
     /// For `towpath status`.
     fn announce(&self) {
-        if let Err(error) = self.serving.announce(&self.timetable.to_string(), self.due, self.skipped) {
+        if let Err(error) = self.serving.announce(&self.starts.timetable().to_string(), self.due(), self.skipped) {
             self.say(&format!("cannot note the next start: {}", output::one_line(&error)));
         }
     }
