@@ -6,13 +6,11 @@ mod config;
 mod error;
 mod fence;
 mod first;
-// Stands in for casts and hashes of the formats crate until it has them.
 mod load;
 mod reader;
 mod shape;
 mod sink;
 mod source;
-mod stage;
 mod swap;
 mod table;
 mod worker;

@@ -9,7 +9,7 @@ use hashbrown::HashSet;
 use rusqlite::Statement;
 use tokio::sync::oneshot;
 use towpath_core::{Checkpoint, Error, Original, Reject, Result, Run, WriteMode, Wrote};
-use towpath_formats::row_hash::row_hashes;
+use towpath_formats::{row_hash::row_hashes, spool::Spool};
 
 use crate::{
     bind::{Bound, Scratch, Unfit},
@@ -18,7 +18,6 @@ use crate::{
     fence::{self, Fence, Stand, staging_name},
     first::First,
     shape::{AT_ONCE, Ready, Shape, filter, widen},
-    stage::Stage,
     swap,
     table::{Table, quote},
     worker::{Writer, undone},
@@ -37,7 +36,9 @@ pub(crate) struct Load {
     generation: u64,
     shape: Option<Arc<Shape>>,
     unsure: Unsure,
-    stage: Stage,
+    /// The rows of an epoch. They could wait in an open transaction instead, but then nobody else could write to the file for as long as a slow
+    /// source takes to fill an epoch, nor raise the fence, nor could two sinks of one pipeline share the file.
+    stage: Spool,
     /// Whether the target was empty when the epoch began; `None`: not looked yet.
     empty: Option<bool>,
     /// A first load under way.
@@ -83,7 +84,8 @@ impl Load {
             generation: writer.generation,
             shape: None,
             unsure: Unsure::default(),
-            stage: Stage::new(dir),
+            // In the database's folder: a disk that holds the table holds its rows, and `/tmp` may be memory.
+            stage: Spool::new(dir),
             empty: None,
             first: None,
             flushed: false,
@@ -344,7 +346,7 @@ impl Load {
             wrote = writer.sorting(|writer| first.finish(&writer.db, &self.options, &self.staging))?;
         }
         self.look_up(writer, &mut wrote)?;
-        let mut stage = std::mem::replace(&mut self.stage, Stage::new(PathBuf::new()));
+        let mut stage = std::mem::replace(&mut self.stage, Spool::new(PathBuf::new()));
         let moved = self.move_in(writer, &mut stage, &mut wrote);
         stage.clear();
         self.stage = stage;
@@ -352,7 +354,7 @@ impl Load {
         moved.map(|()| wrote)
     }
 
-    fn move_in(&mut self, writer: &mut Writer, stage: &mut Stage, wrote: &mut Wrote) -> Result<()> {
+    fn move_in(&mut self, writer: &mut Writer, stage: &mut Spool, wrote: &mut Wrote) -> Result<()> {
         let Some(mut shape) = self.shape.clone() else { return Ok(()) };
         // Of a schema of before: the table has been widened for it already.
         let mut before: Vec<Arc<Shape>> = vec![];
@@ -409,7 +411,7 @@ impl Load {
         &self,
         writer: &Writer,
         shape: &Shape,
-        stage: &mut Stage,
+        stage: &mut Spool,
         numbers: Vec<(i64, usize, usize)>,
         wrote: &mut Wrote,
     ) -> Result<()> {

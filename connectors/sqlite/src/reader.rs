@@ -22,18 +22,8 @@ use crate::{
 const PIECE: usize = 8192;
 /// A piece ends behind so many bytes, however few its rows.
 const PIECE_BYTES: u64 = 1 << 20;
-/// So many rows of one cursor value fit into a position in the middle of them; beyond, the next position is where the value changes.
-const SEEN: usize = 256;
-/// More of one value would make a position nobody wants to store.
-const SEEN_AT_MOST: usize = 100_000;
-
-/// Where a cursor stands: its value, and which rows of that value have been read (by hash, with how many are alike). A row that comes
-/// later with the same value is still new.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Seam {
-    pub(crate) cursor: Cursor,
-    pub(crate) seen: BTreeMap<String, u32>,
-}
+/// Where a cursor stands.
+pub(crate) type Seam = seam::Seam<Cursor>;
 
 /// A cursor's value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,22 +52,6 @@ impl Cursor {
             Self::Real { real } => real.parse().map_or(Value::Null, Value::Real),
             Self::Text(text) => Value::Text(text.clone()),
         }
-    }
-}
-
-impl Seam {
-    /// Reads a position.
-    pub(crate) fn read(position: &Position) -> Result<Self> {
-        serde_json::from_str(&position.0).map_err(|error| {
-            Error::conflict(format!("the position '{}' is none of a cursor", position.0))
-                .because(error)
-                .hint("if the source was changed, `towpath state reset checkpoint` and load anew")
-        })
-    }
-    fn position(&self) -> Result<Position> {
-        let text = serde_json::to_string(self)
-            .map_err(|error| Error::internal("cannot write the cursor down").because(error))?;
-        Ok(Position::new(text))
     }
 }
 
@@ -258,7 +232,7 @@ fn behind(db: &Connection, making: &mut Making<'_>, cursor: &str) -> Result<()> 
     let mut query = db.prepare(&sql).during(doing)?;
     let mut rows = query.query(rusqlite::params_from_iter(bounds)).during(doing)?;
 
-    let mut seam = job.from.clone();
+    let mut stand = job.from.clone();
     // Of the value we begin at: what was read before. Of the value we end at: what belongs to it.
     let mut before = job.from.as_ref().map(|from| from.seen.clone()).unwrap_or_default();
     let mut wanted = until.as_ref().map(|until| until.seen.clone()).unwrap_or_default();
@@ -266,7 +240,7 @@ fn behind(db: &Connection, making: &mut Making<'_>, cursor: &str) -> Result<()> 
         && from.cursor == until.cursor
     {
         for (hash, count) in &from.seen {
-            take_one(&mut wanted, hash, *count);
+            seam::take(&mut wanted, hash, *count);
         }
     }
     let mut bytes = vec![];
@@ -274,20 +248,20 @@ fn behind(db: &Connection, making: &mut Making<'_>, cursor: &str) -> Result<()> 
         let Some(value) = Cursor::of(row.get_ref(at).during(doing)?) else {
             return Err(Error::data(format!("column {cursor}: a blob cannot be a cursor")));
         };
-        let key = format!("{:032x}", hash(row, columns, &mut bytes).during(doing)?);
-        let same = seam.as_ref().is_some_and(|seam| seam.cursor == value);
-        if same && job.from.as_ref().is_some_and(|from| from.cursor == value) && take_one(&mut before, &key, 1) {
+        let key = seam::key(hash(row, columns, &mut bytes).during(doing)?);
+        let same = stand.as_ref().is_some_and(|seam| stand.cursor == value);
+        if same && job.from.as_ref().is_some_and(|from| from.cursor == value) && seam::take(&mut before, &key, 1) {
             continue;
         }
-        if until.as_ref().is_some_and(|until| until.cursor == value) && !take_one(&mut wanted, &key, 1) {
+        if until.as_ref().is_some_and(|until| until.cursor == value) && !seam::take(&mut wanted, &key, 1) {
             // Came later; the run after this one reads it.
             continue;
         }
         // Before this row is taken in, the piece may end: exactly where the value changes, or among a few of one value.
         if making.is_full() {
-            let short = seam.as_ref().is_some_and(|seam| seam.seen.len() <= SEEN);
+            let short = stand.as_ref().is_some_and(|seam| stand.seen.len() <= SEEN);
             let mark = match &seam {
-                Some(seam) if short || !same => Mark::At(job.partition.clone(), seam.position()?),
+                Some(seam) if short || !same => Mark::At(job.partition.clone(), stand.position()?),
                 _ => Mark::Within(job.partition.clone()),
             };
             if !making.send(mark)? {
@@ -295,10 +269,10 @@ fn behind(db: &Connection, making: &mut Making<'_>, cursor: &str) -> Result<()> 
             }
         }
         match &mut seam {
-            Some(seam) if same => *seam.seen.entry(key).or_default() += 1,
+            Some(seam) if same => *stand.seen.entry(key).or_default() += 1,
             _ => seam = Some(Seam { cursor: value, seen: BTreeMap::from([(key, 1)]) }),
         }
-        if seam.as_ref().is_some_and(|seam| seam.seen.len() > SEEN_AT_MOST) {
+        if stand.as_ref().is_some_and(|seam| stand.seen.len() > SEEN_AT_MOST) {
             return Err(Error::config(format!(
                 "cursor: more than {SEEN_AT_MOST} rows of {} have the same {cursor}",
                 job.partition
@@ -315,18 +289,8 @@ fn behind(db: &Connection, making: &mut Making<'_>, cursor: &str) -> Result<()> 
         // In the checkpoint's own words, so that it is equal to the letter.
         (Some(until), _) => making.send(Mark::At(job.partition.clone(), until.clone())).map(drop),
         (None, Some(seam)) if making.has_rows() => {
-            making.send(Mark::At(job.partition.clone(), seam.position()?)).map(drop)
+            making.send(Mark::At(job.partition.clone(), stand.position()?)).map(drop)
         }
         _ => Ok(()),
     }
-}
-
-/// Takes so many out of a count of things; false if there are not so many.
-fn take_one(from: &mut BTreeMap<String, u32>, key: &str, count: u32) -> bool {
-    match from.get_mut(key) {
-        Some(left) if *left > count => *left -= count,
-        Some(left) if *left == count => drop(from.remove(key)),
-        _ => return false,
-    }
-    true
 }

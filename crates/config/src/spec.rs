@@ -234,7 +234,7 @@ fn check_top_level(top: &TopLevel, root: &Node, findings: &mut Vec<Finding>) {
         if schedule.cron.is_none() {
             findings.push(
                 Finding::warning(at("time_zone"), "schedule.time_zone", "a time zone has no meaning without 'cron'")
-                    .hint("'every' is aligned to midnight UTC".to_owned()),
+                    .hint("'every' counts from the first start".to_owned()),
             );
         }
     }

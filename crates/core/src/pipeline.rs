@@ -183,7 +183,7 @@ impl Workers {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// From one start to the next, aligned to midnight UTC: `5m`, `1h`.
+    /// From one start to the next, counted from the first: `5m`, `1h`.
     #[serde(default)]
     pub every: Option<Period>,
     /// Instead of `every`: five cron fields.

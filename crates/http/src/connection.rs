@@ -59,7 +59,7 @@ pub(crate) struct Connection {
 
 impl Connector {
     pub fn new(options: &HttpOptions) -> Result<Self> {
-        let tls = TlsConnector::from(Arc::new(tls::config(options, &tls::HTTP_1)?));
+        let tls = TlsConnector::from(Arc::new(tls::of(options, &tls::HTTP_1)?));
         let proxies = match &options.proxy {
             Proxy::Direct => None,
             Proxy::Environment => Some(Matcher::from_env()),

@@ -27,7 +27,7 @@ mod request;
 mod response;
 mod shown;
 mod spnego;
-mod tls;
+pub mod tls;
 mod token;
 mod wire;
 

@@ -20,7 +20,7 @@ pub(crate) struct Failed {
 /// reqwest, with everything switched off that is done by us: redirects, decompression, retries, reading timeouts.
 pub(crate) fn client(options: &HttpOptions) -> Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls::config(options, &tls::ANY_HTTP)?)
+        .tls_backend_preconfigured(tls::of(options, &tls::ANY_HTTP)?)
         .redirect(Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)

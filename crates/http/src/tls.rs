@@ -4,7 +4,7 @@ use std::{fmt, path::Path, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore,
-    SignatureScheme,
+    SignatureScheme, SupportedProtocolVersion,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -23,22 +23,37 @@ pub(crate) const ANY_HTTP: [&[u8]; 2] = [b"h2", b"http/1.1"];
 pub(crate) const HTTP_1: [&[u8]; 1] = [b"http/1.1"];
 
 /// The rustls config for the options.
+pub(crate) fn of(options: &HttpOptions, protocols: &[&[u8]]) -> Result<ClientConfig> {
+    config(options.ca_file.as_deref(), options.pinned_certificate.as_ref(), protocols, rustls::DEFAULT_VERSIONS)
+}
+
+/// The rustls config for whom to trust: the system's authorities and those of `ca_file`, or one pinned certificate alone. A certificate that
+/// stands in `ca_file` itself is trusted too: a server that signed its own is known by it. Protocols are those of ALPN.
 ///
 /// # Errors
 /// Config, if a file cannot be read or holds no certificate.
-pub(crate) fn config(options: &HttpOptions, protocols: &[&[u8]]) -> Result<ClientConfig> {
+pub fn config(
+    ca_file: Option<&Path>,
+    pinned: Option<&Pin>,
+    protocols: &[&[u8]],
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let trust = match &options.pinned_certificate {
+    let trust = match pinned {
         Some(Pin::Sha256(fingerprint)) => Trust::Pinned(*fingerprint),
         Some(Pin::File(path)) => match certificates(path)?.first() {
             Some(certificate) => Trust::Pinned(fingerprint(certificate)),
             None => return Err(none_in(path)),
         },
-        None => Trust::Authorities(authorities(options, &provider)?),
+        None => {
+            let known = ca_file.map(certificates).transpose()?.unwrap_or_default();
+            let themselves = known.iter().map(fingerprint).collect();
+            Trust::Authorities { verifier: authorities(ca_file, known, &provider)?, themselves }
+        }
     };
     let verifier = Verifier { trust, provider: Arc::clone(&provider) };
     let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(|error| Error::internal("cannot set up tls").because(error))?
         .dangerous() // Named so for every verifier of one's own; ours is stricter than or equal to the usual one.
         .with_custom_certificate_verifier(Arc::new(verifier))
@@ -47,12 +62,16 @@ pub(crate) fn config(options: &HttpOptions, protocols: &[&[u8]]) -> Result<Clien
     Ok(config)
 }
 
-fn authorities(options: &HttpOptions, provider: &Arc<CryptoProvider>) -> Result<Option<Arc<WebPkiServerVerifier>>> {
+fn authorities(
+    ca_file: Option<&Path>,
+    known: Vec<CertificateDer<'static>>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<Arc<WebPkiServerVerifier>>> {
     let mut roots = RootCertStore::empty();
     // A broken certificate among the system's is not ours to complain about.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = &options.ca_file {
-        for certificate in certificates(path)? {
+    if let Some(path) = ca_file {
+        for certificate in known {
             roots.add(certificate).map_err(|error| {
                 Error::config(format!("a certificate in ca_file {} cannot be used", path.display())).because(error)
             })?;
@@ -84,7 +103,11 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
 #[derive(Debug)]
 enum Trust {
     Pinned([u8; 32]),
-    Authorities(Option<Arc<WebPkiServerVerifier>>),
+    Authorities {
+        verifier: Option<Arc<WebPkiServerVerifier>>,
+        /// Certificates trusted by themselves, whoever signed them.
+        themselves: Vec<[u8; 32]>,
+    },
 }
 
 /// Trusts one certificate, or those that authorities vouch for; tells the fingerprint of what it does not trust.
@@ -138,8 +161,13 @@ impl ServerCertVerifier for Verifier {
         let (why, pinned) = match &self.trust {
             Trust::Pinned(pin) if *pin == shown => return Ok(ServerCertVerified::assertion()),
             Trust::Pinned(pin) => (format!("pinned is {}", Pin::Sha256(*pin)), true),
-            Trust::Authorities(None) => ("this machine has no certificates of authorities".to_owned(), false),
-            Trust::Authorities(Some(inner)) => {
+            Trust::Authorities { themselves, .. } if themselves.contains(&shown) => {
+                return Ok(ServerCertVerified::assertion());
+            }
+            Trust::Authorities { verifier: None, .. } => {
+                ("this machine has no certificates of authorities".to_owned(), false)
+            }
+            Trust::Authorities { verifier: Some(inner), .. } => {
                 match inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
                     Ok(verified) => return Ok(verified),
                     Err(rustls::Error::InvalidCertificate(why)) => (reason(&why), false),
@@ -190,7 +218,7 @@ fn reason(why: &CertificateError) -> String {
 
 /// The error for a TLS failure somewhere under `error`; `None` if there is none. A certificate that is not trusted is a matter of the
 /// config and not tried again.
-pub(crate) fn failure(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
+pub fn failure(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {

@@ -1,8 +1,4 @@
-//! The rows of an epoch, held outside the target until it is committed: in memory first, then in a file that has no name, so that a
-//! killed process leaves nothing behind.
-//!
-//! They could wait in an open transaction of the target instead, but then nobody else could write to the file for as long as a slow
-//! source takes to fill an epoch, nor raise the fence, nor could two sinks of one pipeline share the file.
+//! Rows held aside, in order: in memory first, then in a file that has no name, so that a killed process leaves nothing behind.
 
 use std::{
     fs::File,
@@ -20,8 +16,8 @@ const MEMORY: usize = 3 << 20;
 /// Buffer in front of the file.
 const BUFFER: usize = 256 << 10;
 
-/// Rows that wait, in order.
-pub(crate) struct Stage {
+/// Rows that wait, in order. Their schema may change from batch to batch.
+pub struct Spool {
     dir: PathBuf,
     /// Files that are finished, oldest first; each of one schema.
     files: Vec<File>,
@@ -33,23 +29,29 @@ pub(crate) struct Stage {
 }
 
 fn unwritable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::unavailable("cannot hold rows aside in a file beside the database")
-        .because(error)
-        .hint("make room on the disk")
+    Error::unavailable("cannot hold rows aside in a file").because(error).hint("make room on the disk")
 }
 
 fn spoilt(error: ArrowError) -> Error {
     unwritable(error)
 }
 
-impl Stage {
-    /// An empty one; files go to `dir`, the database's folder: a disk that holds the table holds its rows, and `/tmp` may be memory.
-    pub(crate) fn new(dir: PathBuf) -> Self {
+fn from_start(mut file: &File) -> Result<StreamReader<BufReader<&File>>> {
+    file.seek(SeekFrom::Start(0)).map_err(unwritable)?;
+    StreamReader::try_new(BufReader::with_capacity(BUFFER, file), None).map_err(spoilt)
+}
+
+impl Spool {
+    /// An empty one; files go to `dir`.
+    pub fn new(dir: PathBuf) -> Self {
         Self { dir, files: vec![], open: None, memory: vec![], bytes: 0 }
     }
 
     /// Adds rows.
-    pub(crate) fn push(&mut self, rows: RecordBatch) -> Result<()> {
+    ///
+    /// # Errors
+    /// Unavailable: no file can be made or written.
+    pub fn push(&mut self, rows: RecordBatch) -> Result<()> {
         if rows.num_rows() == 0 {
             return Ok(());
         }
@@ -89,25 +91,32 @@ impl Stage {
         Ok(())
     }
 
-    /// Goes through all rows, in order, as often as needed. Batches are counted from 0.
-    pub(crate) fn each(&mut self, mut take: impl FnMut(usize, &RecordBatch) -> Result<()>) -> Result<()> {
+    /// Goes through all rows, in order, as often as needed; a batch at a time is in memory.
+    ///
+    /// # Errors
+    /// Unavailable: a file cannot be written or read.
+    pub fn batches(&mut self) -> Result<impl Iterator<Item = Result<RecordBatch>> + Send + '_> {
         self.finish()?;
-        let mut count = 0..;
-        for file in &mut self.files {
-            file.seek(SeekFrom::Start(0)).map_err(unwritable)?;
-            let reader = StreamReader::try_new(BufReader::with_capacity(BUFFER, &*file), None).map_err(spoilt)?;
-            for (rows, at) in reader.zip(&mut count) {
-                take(at, &rows.map_err(spoilt)?)?;
-            }
-        }
-        for (rows, at) in self.memory.iter().zip(&mut count) {
-            take(at, rows)?;
-        }
-        Ok(())
+        let files = self.files.iter().flat_map(|file| {
+            let (rows, error) = match from_start(file) {
+                Ok(rows) => (Some(rows), None),
+                Err(error) => (None, Some(Err(error))),
+            };
+            error.into_iter().chain(rows.into_iter().flatten().map(|rows| rows.map_err(spoilt)))
+        });
+        Ok(files.chain(self.memory.iter().cloned().map(Ok)))
+    }
+
+    /// The same, batches counted from 0.
+    ///
+    /// # Errors
+    /// Unavailable: a file cannot be written or read. Those of `take`.
+    pub fn each(&mut self, mut take: impl FnMut(usize, &RecordBatch) -> Result<()>) -> Result<()> {
+        self.batches()?.enumerate().try_for_each(|(at, rows)| take(at, &rows?))
     }
 
     /// Forgets all rows.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         (self.open, self.bytes) = (None, 0);
         self.files.clear();
         self.memory.clear();
@@ -125,7 +134,7 @@ mod tests {
     #[test]
     fn rows_come_back_in_order_however_many_and_however_often() {
         let dir = tempfile::tempdir().unwrap();
-        let mut stage = Stage::new(dir.path().to_owned());
+        let mut spool = Spool::new(dir.path().to_owned());
         for round in 0..2 {
             let mut expect = vec![];
             for at in 0..40i64 {
@@ -133,15 +142,15 @@ mod tests {
                 // The schema changes in between.
                 let name = if at < 25 { "a" } else { "b" };
                 let rows = RecordBatch::try_from_iter([(name, number as _)]).unwrap();
-                stage.push(rows).unwrap();
+                spool.push(rows).unwrap();
                 expect.push((name.to_owned(), at * 20_000));
             }
             let text = Arc::new(StringArray::from(vec!["x"]));
-            stage.push(RecordBatch::try_from_iter([("t", text as _)]).unwrap()).unwrap();
-            assert_eq!(stage.files.len() + usize::from(stage.open.is_some()), 2, "it did spill");
+            spool.push(RecordBatch::try_from_iter([("t", text as _)]).unwrap()).unwrap();
+            assert_eq!(spool.files.len() + usize::from(spool.open.is_some()), 2, "it did spill");
             for _ in 0..2 {
                 let mut got = vec![];
-                stage
+                spool
                     .each(|at, rows| {
                         let name = rows.schema().field(0).name().clone();
                         if at < 40 {
@@ -153,7 +162,7 @@ mod tests {
                 assert_eq!(got, expect, "round {round}");
             }
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "its files have no names");
-            stage.clear();
+            spool.clear();
         }
     }
 }
