@@ -10,6 +10,7 @@ use rusqlite::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use towpath_core::{Error, Mark, Next, Partition, Piece, Position, Reject, Result, RowPosition};
+use towpath_formats::seam;
 
 use crate::{
     cells::{Misfit, Rows, field},
@@ -249,7 +250,7 @@ fn behind(db: &Connection, making: &mut Making<'_>, cursor: &str) -> Result<()> 
             return Err(Error::data(format!("column {cursor}: a blob cannot be a cursor")));
         };
         let key = seam::key(hash(row, columns, &mut bytes).during(doing)?);
-        let same = stand.as_ref().is_some_and(|seam| stand.cursor == value);
+        let same = stand.as_ref().is_some_and(|stand| stand.cursor == value);
         if same && job.from.as_ref().is_some_and(|from| from.cursor == value) && seam::take(&mut before, &key, 1) {
             continue;
         }
@@ -259,25 +260,21 @@ fn behind(db: &Connection, making: &mut Making<'_>, cursor: &str) -> Result<()> 
         }
         // Before this row is taken in, the piece may end: exactly where the value changes, or among a few of one value.
         if making.is_full() {
-            let short = stand.as_ref().is_some_and(|seam| stand.seen.len() <= SEEN);
-            let mark = match &seam {
-                Some(seam) if short || !same => Mark::At(job.partition.clone(), stand.position()?),
+            let short = stand.as_ref().is_some_and(Seam::is_short);
+            let mark = match &stand {
+                Some(stand) if short || !same => Mark::At(job.partition.clone(), stand.position()?),
                 _ => Mark::Within(job.partition.clone()),
             };
             if !making.send(mark)? {
                 return Ok(());
             }
         }
-        match &mut seam {
-            Some(seam) if same => *stand.seen.entry(key).or_default() += 1,
-            _ => seam = Some(Seam { cursor: value, seen: BTreeMap::from([(key, 1)]) }),
+        match &mut stand {
+            Some(stand) if same => *stand.seen.entry(key).or_default() += 1,
+            _ => stand = Some(Seam { cursor: value, seen: BTreeMap::from([(key, 1)]) }),
         }
-        if stand.as_ref().is_some_and(|seam| stand.seen.len() > SEEN_AT_MOST) {
-            return Err(Error::config(format!(
-                "cursor: more than {SEEN_AT_MOST} rows of {} have the same {cursor}",
-                job.partition
-            ))
-            .hint("take a column that tells rows apart better, a number or a time with a fraction"));
+        if let Some(stand) = &stand {
+            stand.check(&job.partition, cursor)?;
         }
         making.take(row).during(doing)?;
         making.bytes += bytes.len() as u64;
@@ -285,10 +282,10 @@ fn behind(db: &Connection, making: &mut Making<'_>, cursor: &str) -> Result<()> 
     if !wanted.is_empty() {
         return Err(changed(job));
     }
-    match (&job.until, &seam) {
+    match (&job.until, &stand) {
         // In the checkpoint's own words, so that it is equal to the letter.
         (Some(until), _) => making.send(Mark::At(job.partition.clone(), until.clone())).map(drop),
-        (None, Some(seam)) if making.has_rows() => {
+        (None, Some(stand)) if making.has_rows() => {
             making.send(Mark::At(job.partition.clone(), stand.position()?)).map(drop)
         }
         _ => Ok(()),
