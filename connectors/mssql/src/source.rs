@@ -69,7 +69,10 @@ impl Source for MssqlSource {
     async fn plan(&mut self, ctx: &Context, _: &Run, _: &Resume) -> Result<SourcePlan> {
         let options = &self.origin.options;
         let mut notes = vec![];
-        let schema = match self.origin.selection(ctx).await {
+        let pool = self.origin.pool(ctx, 1)?;
+        let selection = self.origin.selection(ctx, &pool).await;
+        pool.close().await;
+        let schema = match selection {
             Ok(selection) => {
                 let cursor = options.cursor.as_deref().and_then(|cursor| selection.column("cursor", cursor).ok());
                 if let Some((_, column)) = cursor.filter(|(_, column)| column.of.is_text()) {
@@ -127,8 +130,8 @@ impl Source for MssqlSource {
             self.reading = Some(Reading::nothing());
             return Ok(());
         }
-        let selection = Arc::new(self.origin.selection(ctx).await?);
-        let pool = self.origin.pool(ctx, self.origin.options.partitions, None)?;
+        let pool = self.origin.pool(ctx, self.origin.options.partitions)?;
+        let selection = Arc::new(self.origin.selection(ctx, &pool).await?);
         // One call, however many sessions: else a guard that lets in fewer would wait for itself.
         let deadline =
             self.origin.options.timeout.0.saturating_mul(2).saturating_add(self.origin.login.at.connect_timeout.0);
@@ -139,7 +142,9 @@ impl Source for MssqlSource {
             .stream(&call, || {
                 let (pool, selection, span) = (&pool, &selection, &span);
                 async move {
-                    origin.begin(pool, selection, run, span).await.map_err(|error| error.at(pool.place().to_owned()))
+                    Box::pin(origin.begin(pool, selection, run, span))
+                        .await
+                        .map_err(|error| error.at(pool.place().to_owned()))
                 }
             })
             .await;
@@ -197,8 +202,10 @@ impl Source for MssqlSource {
 
     async fn discover(&mut self, ctx: &Context) -> Result<Discovery> {
         let place = self.origin.login.place();
+        let pool = self.origin.pool(ctx, 1)?;
         let found =
-            self.origin.look(ctx, "list the tables beside", |session| Box::pin(discover::tables(session))).await?;
-        Ok(discover::written(&found, &place))
+            self.origin.look(ctx, &pool, "list the tables beside", |session| Box::pin(discover::tables(session))).await;
+        pool.close().await;
+        Ok(discover::written(&found?, &place))
     }
 }

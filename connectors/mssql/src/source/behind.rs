@@ -64,6 +64,9 @@ impl Behind {
     }
 }
 
+/// After so many pieces without a position there is one, however long.
+const OWED: usize = 8;
+
 /// Where a piece ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Ends {
@@ -90,8 +93,8 @@ struct Making<'a> {
     wanted: seam::Seen,
     /// Up to where pieces have been made.
     stand: Option<Stand>,
-    /// A piece was sent that ends nowhere.
-    owed: bool,
+    /// So many pieces were sent that end nowhere, because too many rows have the same value.
+    owed: usize,
 }
 
 impl<'a> Making<'a> {
@@ -107,7 +110,7 @@ impl<'a> Making<'a> {
         }
         let rows = Rows::new(&job.selection.schema);
         let stand = job.from.clone();
-        Self { job, rows, value: None, begins: 0, head: 0, in_head: false, before, wanted, stand, owed: false }
+        Self { job, rows, value: None, begins: 0, head: 0, in_head: false, before, wanted, stand, owed: 0 }
     }
 
     /// Takes a row in, and sends the piece when it is time.
@@ -115,7 +118,7 @@ impl<'a> Making<'a> {
         let cell = row.get_column_data(self.job.cursor);
         let cell = cell.map_err(|error| Error::data("a row has no cursor").because(error))?;
         if !self.value.as_ref().is_some_and(|value| value.is(cell)) {
-            if self.owed {
+            if self.owed >= OWED {
                 self.send(Ends::Value, to, stop).await?;
             }
             self.turn(cell)?;
@@ -182,15 +185,15 @@ impl<'a> Making<'a> {
                 Mark::At(partition, position.clone())
             }
             (None, Some(stand)) if ends != Ends::Anywhere || stand.seam.is_short() => {
-                if filled.rows.num_rows() == 0 && !self.owed {
+                if filled.rows.num_rows() == 0 && self.owed == 0 {
                     return Ok(());
                 }
-                self.owed = false;
+                self.owed = 0;
                 Mark::At(partition, stand.seam.position()?)
             }
             _ if filled.rows.num_rows() == 0 => return Ok(()),
             _ => {
-                self.owed = self.job.until.is_none();
+                self.owed += 1;
                 Mark::Within(partition)
             }
         };

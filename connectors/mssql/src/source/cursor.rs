@@ -304,8 +304,8 @@ mod tests {
             (
                 SqlType::DateTimeOffset(7),
                 D::DateTimeOffset(Some(DateTimeOffset::new(moment, 90))),
-                "2023-02-01T00:00:00.1234567+00:00",
-                Parameter::Text("2023-02-01T00:00:00.1234567+00:00".to_owned()),
+                "2023-02-01 00:00:00.1234567 +00:00",
+                Parameter::Text("2023-02-01 00:00:00.1234567 +00:00".to_owned()),
             ),
             (SqlType::RowVersion, D::Binary(Some(vec![0, 10].into())), "0x000A", Parameter::Bytes(vec![0, 10])),
             (

@@ -1,7 +1,8 @@
 //! What a source is of, and how a reading of it begins: what is to be read is made out, sessions are opened, each gets its part.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use towpath_core::{Context, Effect, Error, Name, Next, Partition, Position, Result, Run};
@@ -73,35 +74,34 @@ impl Origin {
         format!("{} {what}{cursor}", self.login.place())
     }
 
-    /// Sessions. While an answer is read, its silence is watched by whoever reads it.
-    pub(crate) fn pool(&self, ctx: &Context, size: usize, statement: Option<Duration>) -> Result<Pool> {
-        Pool::new(self.login.clone(), ctx, size, Limits { statement, lock: self.options.lock_timeout.0 })
+    /// Sessions, at most so many. How long an answer may take is watched here, so that the server can be told to stop.
+    pub(crate) fn pool(&self, ctx: &Context, size: usize) -> Result<Pool> {
+        Pool::new(self.login.clone(), ctx, size, Limits { statement: None, lock: self.options.lock_timeout.0 })
     }
 
     /// Does something short with the server.
     pub(crate) async fn look<T: Send>(
         &self,
         ctx: &Context,
+        pool: &Pool,
         what: &'static str,
-        work: impl for<'a> Fn(&'a mut Session) -> futures::future::BoxFuture<'a, Result<T>> + Send + Sync,
+        work: impl for<'a> Fn(&'a mut Session) -> BoxFuture<'a, Result<T>> + Send + Sync,
     ) -> Result<T> {
-        let pool = self.pool(ctx, 1, Some(self.options.timeout.0))?;
         let call = pool.call(format!("{what} {}", self.partition()), Effect::Cheap);
-        let (pool_ref, work) = (&pool, &work);
-        let looked = ctx
-            .call(&call, || async move {
-                let mut session = pool_ref.session().await?;
-                work(&mut session).await.map_err(|error| error.at(pool_ref.place().to_owned()))
-            })
-            .await;
-        pool.close().await;
-        looked
+        let patience = Patience { silence: self.options.timeout.0, stop: self.stop.clone() };
+        let (patience, work) = (&patience, &work);
+        ctx.call(&call, || async move {
+            let mut session = patience.short("connect", Box::pin(pool.session())).await?;
+            patience.short(what, work(&mut session)).await.map_err(|error| error.at(pool.place().to_owned()))
+        })
+        .await
     }
 
-    pub(crate) async fn selection(&self, ctx: &Context) -> Result<Selection> {
+    /// Looks at what is to be read.
+    pub(crate) async fn selection(&self, ctx: &Context, pool: &Pool) -> Result<Selection> {
         let options = Arc::clone(&self.options);
         let selection = self
-            .look(ctx, "look at", move |session| {
+            .look(ctx, pool, "look at", move |session| {
                 let options = Arc::clone(&options);
                 Box::pin(async move { shape::look(session, &options).await })
             })
@@ -157,7 +157,7 @@ impl Origin {
         let (from, until) = (stand(&span.from)?, stand(&span.until)?);
         let (to, pieces) = mpsc::channel(AHEAD);
         let partition = self.partition();
-        let mut first = patience.short("connect", pool.session()).await?;
+        let mut first = patience.short("connect", Box::pin(pool.session())).await?;
         let job = match (cursor, by) {
             (Some(cursor), None) => Job::Behind(Behind {
                 selection: Arc::clone(selection),
@@ -185,7 +185,7 @@ impl Origin {
         let mut loans = vec![first];
         let sessions = if let Job::Whole(whole) = &job { whole.statements.len() } else { 1 };
         while loans.len() < sessions {
-            loans.push(patience.short("connect", pool.session()).await?);
+            loans.push(patience.short("connect", Box::pin(pool.session())).await?);
         }
         self.start(job, loans, &patience, to).await?;
         guard.disarm();

@@ -1,6 +1,6 @@
 //! The statements that read, as they are sent.
 //!
-//! Plain T-SQL of SQL Server 2008 and later: TOP, CONVERT, COLLATE and derived tables as "SELECT (Transact-SQL)" has them. A query of the
+//! Plain T-SQL of SQL Server 2008 and later: TOP, CAST, COLLATE and derived tables as "SELECT (Transact-SQL)" has them. A query of the
 //! user's is a derived table, which may have no ORDER BY without TOP, no WITH, and must name every column ("FROM (Transact-SQL)"). A
 //! parameter is converted to its column's own type.
 
@@ -91,7 +91,7 @@ impl Making {
     /// A parameter in the column's type.
     fn parameter(&mut self, column: &Selected, value: &Value) -> String {
         self.statement.parameters.push(value.parameter());
-        format!("CONVERT({}, @P{})", compared_as(&column.of), self.statement.parameters.len())
+        format!("CAST(@P{} AS {})", self.statement.parameters.len(), compared_as(&column.of))
     }
     fn stretch(&mut self, column: &Selected, stretch: Stretch<'_>) {
         let name = column.compared();
@@ -132,8 +132,8 @@ impl Selected {
     fn expression(&self) -> String {
         let name = quote(&self.name);
         match self.of {
-            SqlType::Money => format!("CONVERT(decimal(19, 4), {name}) AS {name}"),
-            SqlType::SmallMoney => format!("CONVERT(decimal(10, 4), {name}) AS {name}"),
+            SqlType::Money => format!("CAST({name} AS decimal(19, 4)) AS {name}"),
+            SqlType::SmallMoney => format!("CAST({name} AS decimal(10, 4)) AS {name}"),
             _ => name,
         }
     }
@@ -141,7 +141,7 @@ impl Selected {
     fn compared(&self) -> String {
         let name = quote(&self.name);
         if self.of.is_text() {
-            return format!("CONVERT({}, {name}) COLLATE Latin1_General_BIN2", compared_as(&self.of));
+            return format!("CAST({name} AS {}) COLLATE Latin1_General_BIN2", compared_as(&self.of));
         }
         name
     }

@@ -18,13 +18,26 @@ use crate::{
 
 /// Looks at what the options ask for.
 pub(crate) async fn look(session: &mut Session, options: &SourceOptions) -> Result<Selection> {
+    let place = options.table.as_ref().map_or("query".to_owned(), |table| format!("table {table}"));
+    selection(session, options).await.map_err(|error| error.at(place))
+}
+
+async fn selection(session: &mut Session, options: &SourceOptions) -> Result<Selection> {
     match (&options.table, &options.query) {
         (Some(table), _) => {
             let name = TableName::parse(table)?;
             match Table::read(session, &name).await? {
                 Some(table) if table.is_table() && !table.columns.is_empty() => of_table(table),
                 // A view, a synonym, or nothing: then the server says so.
-                _ => Selection::new(name.to_string(), described(session, &name.to_string()).await?, None),
+                other => match described(session, &name.to_string()).await {
+                    Ok(columns) => Selection::new(name.to_string(), columns, None),
+                    Err(error) if other.is_none() && !error.can_retry() && error.kind() != ErrorKind::NotFound => {
+                        Err(Error::not_found("there is no such table or view, or none that the login may see")
+                            .because(error)
+                            .hint("check the name and its schema; `towpath discover` lists what there is"))
+                    }
+                    Err(error) => Err(error),
+                },
             }
         }
         (None, query) => {
@@ -36,7 +49,6 @@ pub(crate) async fn look(session: &mut Session, options: &SourceOptions) -> Resu
             Selection::new(from, columns, None)
         }
     }
-    .map_err(|error| error.at(options.table.as_deref().map_or("query".to_owned(), |table| format!("table {table}"))))
 }
 
 /// What a query of the user's must be.

@@ -35,7 +35,7 @@ pub(crate) enum Form {
     Time(u8),
     /// `2026-01-31T23:59:59.1234567`.
     Moment(u8),
-    /// `2026-01-31T23:59:59.1234567+00:00`.
+    /// `2026-01-31 23:59:59.1234567 +00:00`, the form of its literals.
     Utc(u8),
 }
 
@@ -102,7 +102,7 @@ impl Ticks {
             Form::Date => days(text.parse().ok()?)? * DAY,
             Form::Time(_) => nanos(text.parse().ok()?),
             Form::Moment(_) | Form::Utc(_) => {
-                let text = if let Form::Utc(_) = form { text.strip_suffix("+00:00")? } else { text };
+                let text = if let Form::Utc(_) = form { text.strip_suffix(" +00:00")? } else { text };
                 let moment: jiff::civil::DateTime = text.parse().ok()?;
                 days(moment.date())? * DAY + nanos(moment.time())
             }
@@ -164,7 +164,7 @@ impl fmt::Display for Ticks {
             Form::Time(digits) => clock(f, digits),
             Form::Moment(digits) => write!(f, "{}T", date()?).and_then(|()| clock(f, digits)),
             Form::Utc(digits) => {
-                write!(f, "{}T", date()?).and_then(|()| clock(f, digits)).and_then(|()| f.write_str("+00:00"))
+                write!(f, "{} ", date()?).and_then(|()| clock(f, digits)).and_then(|()| f.write_str(" +00:00"))
             }
         }
     }
@@ -186,7 +186,7 @@ mod tests {
             ("00:00:00", Form::Time(0)),
             ("0001-01-01T00:00:00.0000001", Form::Moment(7)),
             ("9999-12-31T23:59:59.997", Form::Moment(3)),
-            ("2026-01-31T10:00:00.12+00:00", Form::Utc(2)),
+            ("2026-01-31 10:00:00.12 +00:00", Form::Utc(2)),
         ] {
             assert_eq!(Ticks::read(text, form).map(|ticks| ticks.to_string()).as_deref(), Some(text));
         }
