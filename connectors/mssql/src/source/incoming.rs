@@ -50,7 +50,13 @@ pub(crate) struct Incoming<'a> {
     deadline: Pin<Box<Sleep>>,
     waiting: bool,
     stopped: BoxFuture<'a, ()>,
+    /// Nobody wants the rest: one row more is waited for, a little while.
+    stopping: bool,
 }
+
+/// How long the row that is on its way is waited for when nobody wants it any more: behind a whole row the server's word that it has stopped
+/// is understood, in the middle of one it is not.
+const GRACE: Duration = Duration::from_millis(500);
 
 impl<'a> Incoming<'a> {
     /// Sends a statement and waits until its answer begins.
@@ -65,7 +71,7 @@ impl<'a> Incoming<'a> {
         let begun = async { query.query(session.driver()).await.during(what) };
         let rows = patience.short(what, begun).await?;
         let (deadline, stopped) = (Box::pin(sleep(patience.silence)), Box::pin(patience.stop.cancelled()));
-        Ok(Self { rows, patience, what, deadline, waiting: false, stopped })
+        Ok(Self { rows, patience, what, deadline, waiting: false, stopped, stopping: false })
     }
 
     /// The next row; none at the end.
@@ -74,6 +80,7 @@ impl<'a> Incoming<'a> {
             loop {
                 match Pin::new(&mut self.rows).poll_next(cx) {
                     Poll::Ready(Some(Ok(QueryItem::Metadata(_)))) => {}
+                    Poll::Ready(_) if self.stopping => return Poll::Ready(Err(Error::cancelled())),
                     Poll::Ready(item) => {
                         self.waiting = false;
                         let row = item.transpose().during(self.what);
@@ -86,10 +93,14 @@ impl<'a> Incoming<'a> {
                 self.waiting = true;
                 self.deadline.as_mut().reset(Instant::now() + self.patience.silence);
             }
-            if self.stopped.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(Error::cancelled()));
+            if !self.stopping && self.stopped.as_mut().poll(cx).is_ready() {
+                self.stopping = true;
+                self.deadline.as_mut().reset(Instant::now() + GRACE);
             }
-            self.deadline.as_mut().poll(cx).map(|()| Err(self.patience.timed_out(self.what)))
+            self.deadline
+                .as_mut()
+                .poll(cx)
+                .map(|()| Err(if self.stopping { Error::cancelled() } else { self.patience.timed_out(self.what) }))
         })
         .await
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use towpath_core::{Context, Effect, Error, Name, Next, Partition, Position, Result, Run};
+use towpath_core::{Context, Effect, Error, ErrorKind, Name, Next, Partition, Position, Result, Run};
 
 use super::{
     behind::Behind,
@@ -208,8 +208,18 @@ impl Origin {
             self.tasks.spawn(work.run(loan, open, to.clone()));
             opened.push(is_open);
         }
+        let mut failed: Option<Error> = None;
         for is_open in opened {
-            is_open.await.map_err(|_| Error::internal("a reader ended while it began"))??;
+            let begun = is_open.await.unwrap_or_else(|_| Err(Error::internal("a reader ended while it began")));
+            // The one that failed has stopped the others.
+            if let Err(error) = begun
+                && failed.as_ref().is_none_or(|failed| failed.kind() == ErrorKind::Cancelled)
+            {
+                failed = Some(error);
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         Ok(())
     }
@@ -234,6 +244,8 @@ impl Part {
                 self.patience.stop.cancel();
                 match open.take() {
                     Some(open) => drop(open.send(Err(error))),
+                    // Whoever stopped it knows why.
+                    None if error.kind() == ErrorKind::Cancelled => {}
                     None => drop(to.send(Err(error)).await),
                 }
                 loan.abandon().await;

@@ -7,3 +7,4 @@ mod common;
 mod cases;
 mod conformance;
 mod given;
+mod simulated;
