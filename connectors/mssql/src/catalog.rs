@@ -124,6 +124,20 @@ pub(crate) struct CheckConstraint {
     pub(crate) definition: String,
 }
 
+impl CheckConstraint {
+    /// Whether it looks at a column. SQL Server keeps names in brackets; other servers that speak its language do not.
+    pub(crate) fn mentions(&self, column: &str) -> bool {
+        if self.definition.contains('[') {
+            return self.definition.contains(&quote(column));
+        }
+        let (definition, column) = (self.definition.to_lowercase(), column.to_lowercase());
+        let beside = |c: Option<char>| c.is_none_or(|c| !(c.is_alphanumeric() || matches!(c, '_' | '@' | '#' | '$')));
+        definition.match_indices(&column).any(|(at, found)| {
+            beside(definition[..at].chars().next_back()) && beside(definition[at + found.len()..].chars().next())
+        })
+    }
+}
+
 /// A foreign key: column here, column there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ForeignKey {
@@ -135,7 +149,6 @@ pub(crate) struct ForeignKey {
 /// A table as it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
-    pub(crate) id: i64,
     pub(crate) name: TableName,
     /// `U ` a table, `V ` a view.
     pub(crate) kind: String,
@@ -230,7 +243,7 @@ impl Table {
                 }
             }
         }
-        Ok(Some(Self { id, name, kind, columns, uniques, checks, foreign }))
+        Ok(Some(Self { name, kind, columns, uniques, checks, foreign }))
     }
 
     /// The column of a name; names are compared without regard to case, as nearly all databases do.
@@ -256,6 +269,20 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_check_is_seen_to_look_at_a_column() {
+        for (definition, column, expect) in [
+            ("([qty]>(0))", "qty", true),
+            ("([qty2]>(0))", "qty", false),
+            ("([a]]b]>(0))", "a]b", true),
+            ("((qty > 0))", "Qty", true),
+            ("((qty2 > 0) AND (a_qty < 1))", "qty", false),
+        ] {
+            let check = CheckConstraint { name: "c".into(), definition: definition.into() };
+            assert_eq!(check.mentions(column), expect, "{definition} {column}");
+        }
+    }
 
     #[test]
     fn names_are_read_and_quoted() {

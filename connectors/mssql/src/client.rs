@@ -18,7 +18,7 @@ use towpath_core::{Call, Context, Effect, Error, ErrorKind, Result, Retry};
 
 use crate::{
     encrypt::{self, Channel},
-    error::{During as _, failed},
+    error::During as _,
     login::Login,
 };
 
@@ -362,9 +362,4 @@ impl Drop for Lease {
             leaving.spawn(async move { session.abandon().await });
         }
     }
-}
-
-/// The failure of a request that was made on the driver itself.
-pub(crate) fn broke(what: &str, error: tiberius::error::Error) -> Error {
-    failed(what, error)
 }

@@ -36,6 +36,28 @@ impl Console {
     }
 }
 
+/// The driver's own client.
+pub type Driver = tiberius::Client<tokio_util::compat::Compat<crate::encrypt::Channel>>;
+
+/// Signs in, and leaves the rest to the caller: for a bench that does by hand what the connector does.
+///
+/// # Errors
+/// As of any connection.
+pub async fn driver(connection: &str, packet_size: Option<u32>) -> Result<Driver> {
+    use tokio_util::compat::TokioAsyncReadCompatExt as _;
+    let login = Login::parse(&Secret::new(connection.to_owned()))?;
+    let channel = crate::encrypt::open(&login, &login.at.host, login.at.port).await?;
+    let mut config = tiberius::Config::new();
+    config.authentication(tiberius::AuthMethod::sql_server(&login.user, login.password.expose()));
+    if let Some(database) = &login.at.database {
+        config.database(database);
+    }
+    config.packet_size(packet_size.unwrap_or(login.at.packet_size));
+    config.encryption(tiberius::EncryptionLevel::NotSupported);
+    config.command_timeout(None);
+    crate::error::During::during(tiberius::Client::connect(config, channel.compat()).await, "sign in")
+}
+
 fn shown(cell: &ColumnData<'_>) -> Option<String> {
     match cell {
         ColumnData::U8(value) => value.map(|value| value.to_string()),

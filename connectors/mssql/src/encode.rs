@@ -15,7 +15,7 @@ use tiberius::{
 };
 use towpath_core::{Error, Result};
 
-use crate::types::SqlType;
+use crate::{moments, types::SqlType};
 
 /// Days from 0001-01-01 to 1970-01-01.
 const EPOCH: i64 = 719_162;
@@ -37,7 +37,11 @@ pub(crate) fn cast_type(from: &DataType, staged: &SqlType) -> DataType {
         (SqlType::Bit, _) => T::Boolean,
         (SqlType::TinyInt | SqlType::SmallInt | SqlType::Int | SqlType::BigInt, _) => T::Int64,
         (SqlType::Real | SqlType::Float, _) => T::Float64,
-        // Finer than microseconds only where it comes so.
+        // Text to the seventh digit; else finer than microseconds only where it comes so.
+        (
+            SqlType::Time(_) | SqlType::DateTime2(_) | SqlType::DateTimeOffset(_),
+            T::Utf8 | T::LargeUtf8 | T::Utf8View,
+        ) => T::Utf8,
         (SqlType::Time(_), T::Time64(TimeUnit::Nanosecond)) => from.clone(),
         (SqlType::DateTime2(_) | SqlType::DateTimeOffset(_), T::Timestamp(..)) => from.clone(),
         (SqlType::Binary(_), T::FixedSizeBinary(_)) => from.clone(),
@@ -59,6 +63,7 @@ pub(crate) enum Cells<'a> {
     Date(&'a Date32Array),
     Micros(&'a Time64MicrosecondArray),
     Nanos(&'a Time64NanosecondArray),
+    TimeText(&'a StringArray),
     DateTime(Moments<'a>),
     Offset(Moments<'a>),
     Text(&'a StringArray),
@@ -73,6 +78,8 @@ pub(crate) enum Moments<'a> {
     Millis(&'a TimestampMillisecondArray),
     Micros(&'a TimestampMicrosecondArray),
     Nanos(&'a TimestampNanosecondArray),
+    /// As text; whether it may have a zone.
+    Text(&'a StringArray, bool),
 }
 
 impl Moments<'_> {
@@ -89,6 +96,12 @@ impl Moments<'_> {
             Self::Nanos(all) => {
                 value(all, row).map(|value| (value.div_euclid(DAY * 100), value.rem_euclid(DAY * 100) / 100))
             }
+            Self::Text(all, zoned) => {
+                if all.is_null(row) {
+                    return None;
+                }
+                moments::moment(all.value(row), *zoned)
+            }
         }
     }
     fn is_null(&self, row: usize) -> bool {
@@ -97,6 +110,7 @@ impl Moments<'_> {
             Self::Millis(all) => all.is_null(row),
             Self::Micros(all) => all.is_null(row),
             Self::Nanos(all) => all.is_null(row),
+            Self::Text(all, _) => all.is_null(row),
         }
     }
 }
@@ -119,6 +133,7 @@ impl<'a> Cells<'a> {
                 DataType::Timestamp(TimeUnit::Millisecond, _) => Moments::Millis(as_a(any, wrong)?),
                 DataType::Timestamp(TimeUnit::Microsecond, _) => Moments::Micros(as_a(any, wrong)?),
                 DataType::Timestamp(TimeUnit::Nanosecond, _) => Moments::Nanos(as_a(any, wrong)?),
+                DataType::Utf8 => Moments::Text(as_a(any, wrong)?, matches!(staged, SqlType::DateTimeOffset(_))),
                 _ => return Err(wrong()),
             })
         };
@@ -135,6 +150,7 @@ impl<'a> Cells<'a> {
             SqlType::Time(_) if *column.data_type() == DataType::Time64(TimeUnit::Nanosecond) => {
                 Self::Nanos(as_a(any, wrong)?)
             }
+            SqlType::Time(_) if *column.data_type() == DataType::Utf8 => Self::TimeText(as_a(any, wrong)?),
             SqlType::Time(_) => Self::Micros(as_a(any, wrong)?),
             SqlType::DateTime2(_) => Self::DateTime(moments()?),
             SqlType::DateTimeOffset(_) => Self::Offset(moments()?),
@@ -164,6 +180,9 @@ impl<'a> Cells<'a> {
             Self::Date(all) => D::Date(value(all, row).map(|day| date(i64::from(day)))),
             Self::Micros(all) => D::Time(value(all, row).map(|micros| time(micros * 10))),
             Self::Nanos(all) => D::Time(value(all, row).map(|nanos| time(nanos / 100))),
+            Self::TimeText(all) => {
+                D::Time(if all.is_valid(row) { moments::time(all.value(row)).map(time) } else { None })
+            }
             Self::DateTime(all) => D::DateTime2(all.at(row).map(moment)),
             Self::Offset(all) => D::DateTimeOffset(all.at(row).map(|at| DateTimeOffset::new(moment(at), 0))),
             Self::Text(all) => D::String(all.is_valid(row).then(|| Cow::Borrowed(all.value(row)))),
@@ -220,6 +239,11 @@ impl<'a> Cells<'a> {
                 if all.is_null(row) {
                     return None;
                 }
+                if let Moments::Text(text, _) = all
+                    && all.at(row).is_none()
+                {
+                    return Some(format!("'{}' is not a {target}", shown(text.value(row))));
+                }
                 let (first, last, years) = match target {
                     SqlType::DateTime => (DATETIME_FIRST, LAST_DAY, "1753 to 9999"),
                     SqlType::SmallDateTime => (SMALL_FIRST, SMALL_LAST, "1900 to 2079-06-06"),
@@ -228,6 +252,8 @@ impl<'a> Cells<'a> {
                 let fits = all.at(row).is_some_and(|(day, _)| (first..=last).contains(&day));
                 (!fits).then(|| format!("the time is out of the range of {target}, {years}"))
             }
+            Self::TimeText(all) => (all.is_valid(row) && moments::time(all.value(row)).is_none())
+                .then(|| format!("'{}' is not a {target}", shown(all.value(row)))),
             Self::Text(all) => {
                 let size = usize::from(match target {
                     SqlType::Char(size)
@@ -243,9 +269,8 @@ impl<'a> Cells<'a> {
                 let units = all.value(row).encode_utf16().count();
                 (units > size).then(|| format!("string or binary data would be truncated: {units} characters, where {target} has place for {size}"))
             }
-            Self::Uuid(all) => (all.is_valid(row) && uuid(all.value(row)).is_none()).then(|| {
-                format!("'{}' is not a uniqueidentifier", all.value(row).chars().take(60).collect::<String>())
-            }),
+            Self::Uuid(all) => (all.is_valid(row) && uuid(all.value(row)).is_none())
+                .then(|| format!("'{}' is not a uniqueidentifier", shown(all.value(row)))),
             Self::Bytes(all) => {
                 let (SqlType::Binary(size) | SqlType::VarBinary(Some(size))) = target else { return None };
                 let length = if all.is_valid(row) { all.value(row).len() } else { 0 };
@@ -294,6 +319,11 @@ impl<'a> Cells<'a> {
     }
 }
 
+/// The beginning of a text that may be long.
+fn shown(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
 fn date(day: i64) -> Date {
     Date::new(u32::try_from(day + EPOCH).unwrap_or_default())
 }
@@ -319,7 +349,7 @@ mod tests {
 
     use super::*;
 
-    fn shown(column: ArrayRef, target: SqlType) -> Vec<String> {
+    fn seen(column: ArrayRef, target: SqlType) -> Vec<String> {
         let staged = target.staged().unwrap();
         let to = cast_type(column.data_type(), &staged);
         let column = arrow_cast::cast(&column, &to).unwrap();
@@ -377,11 +407,16 @@ mod tests {
             (bytes(), SqlType::Image),
             (Arc::new(Date32Array::from(vec![-719_162, -719_163, 2_932_896, 2_932_897])), SqlType::Date),
             (Arc::new(Time64MicrosecondArray::from(vec![0, 86_399_999_999])), SqlType::Time(0)),
+            (Arc::new(StringArray::from(vec![Some("10:20:30.1234567"), Some("1"), None])), SqlType::Time(3)),
+            (
+                Arc::new(StringArray::from(vec![Some("2026-01-31"), Some("1700-01-01"), Some("31.1.2026"), None])),
+                SqlType::DateTime,
+            ),
         ];
         let mut out = String::new();
         for (column, target) in cases {
             out.push_str(&format!("{target} from {}\n", column.data_type()));
-            for line in shown(column, target) {
+            for line in seen(column, target) {
                 out.push_str(&format!("  {line}\n"));
             }
         }

@@ -39,11 +39,11 @@ const NOT_SUPPORTED: u8 = 2;
 const REQUIRED: u8 = 3;
 
 /// A stream of bytes both ways.
-pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
+pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Wire for S {}
 
 /// An open channel, ready for the driver.
-pub(crate) type Channel = Replay<Box<dyn Wire>>;
+pub type Channel = Replay<Box<dyn Wire>>;
 
 /// Connects to `host:port` and agrees on encryption as the login wants it.
 ///
@@ -269,7 +269,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wrapped<S> {
 
 /// Keeps the driver's pre-login to itself and answers it with what the server has said before.
 #[derive(Debug)]
-pub(crate) struct Replay<S> {
+pub struct Replay<S> {
     inner: S,
     head: [u8; 4],
     /// How much of the driver's message has been written.

@@ -12,6 +12,7 @@ mod error;
 mod known;
 mod load;
 mod login;
+mod moments;
 mod refuse;
 mod shape;
 mod sink;

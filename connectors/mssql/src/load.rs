@@ -180,9 +180,8 @@ impl Load {
         for (name, days) in found {
             if (name.starts_with(&mine) && !(keep && name == *keep_name)) || days >= STALE_DAYS {
                 let stale = owner.sibling(name);
-                let dropped = async {
-                    pool.session().await?.batch("drop a staging table", &statements::drop_table(&stale)).await
-                };
+                let sql = statements::sweep_table(&stale, self.options.lock_timeout.0);
+                let dropped = async { pool.session().await?.batch("drop a staging table", &sql).await };
                 // Its process may still be dying: the next run sweeps again.
                 if let Err(error) = dropped.await {
                     tracing::warn!("{stale} could not be swept away: {error}");
@@ -497,7 +496,9 @@ impl Load {
         let found = found.map_err(|error| error.at(pool.place().to_owned()))?;
         let new: Vec<i64> = found.keys().copied().filter(|row| !refused.contains_key(row)).collect();
         // What is taken out is remembered first: the answer may be lost.
-        found.into_iter().for_each(|(row, refusal)| drop(refused.entry(row).or_insert(refusal)));
+        for (row, refusal) in found {
+            refused.entry(row).or_insert(refusal);
+        }
         self.take_out(&new).await
     }
 

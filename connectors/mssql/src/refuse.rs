@@ -69,7 +69,7 @@ pub(crate) fn questions(
         let mentioned: Vec<_> = publish
             .columns
             .iter()
-            .filter(|loaded| check.definition.contains(&crate::catalog::quote(&loaded.column.name)))
+            .filter(|loaded| check.mentions(&loaded.column.name))
             .map(|loaded| loaded.column.name.as_str())
             .collect();
         let column = if let [one] = mentioned[..] { Some(one) } else { None };

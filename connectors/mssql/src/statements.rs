@@ -165,25 +165,19 @@ impl Publish<'_> {
         )
     }
 
-    /// Rows from `first` on whose text has no place in the column's code page, or needs more bytes of it than the column has.
+    /// Rows from `first` on whose text is another one in the column's code page: cut because it needs more bytes, or with a question mark for a
+    /// character that has no place there. By way of bytes, so that no server keeps the text as it is until it is stored. Compared by a binary collation, to which a letter and its look-alike are two.
     pub(crate) fn not_in_code_page(&self, loaded: &Loaded, first: i64) -> Option<String> {
-        let size = match loaded.column.of {
-            SqlType::Char(size) | SqlType::VarChar(Some(size)) => Some(size),
-            SqlType::VarChar(None) | SqlType::Text => None,
+        let of = match &loaded.column.of {
+            SqlType::Text => SqlType::VarChar(None),
+            of if of.has_code_page() => of.clone(),
             _ => return None,
         };
         let name = quote(&loaded.column.name);
         let collation = loaded.column.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
-        let there = format!("CONVERT(varchar(max), s.{name}{collation})");
-        // Compared bit by bit: a question mark in the place of a letter may be the same to a collation.
-        let mut bad = format!(
-            "CONVERT(varbinary(max), CONVERT(nvarchar(max), {there})) <> CONVERT(varbinary(max), CONVERT(nvarchar(max), s.{name}))"
-        );
-        if let Some(size) = size {
-            let _ = write!(bad, " OR DATALENGTH({there}) > {size}");
-        }
         Some(format!(
-            "SELECT s.{row} FROM {} AS s WHERE s.{row} >= {first} AND ({bad})",
+            "SELECT s.{row} FROM {} AS s WHERE s.{row} >= {first} AND CONVERT(nvarchar(max), CONVERT({of}, CONVERT(varbinary(max), \
+             CONVERT({of}, s.{name}{collation})))) COLLATE Latin1_General_BIN2 <> s.{name} COLLATE Latin1_General_BIN2",
             self.staging,
             row = quote(ROW)
         ))
@@ -205,7 +199,7 @@ impl Publish<'_> {
     /// Rows from `first` on that a CHECK constraint refuses: where it is false, not where it is unknown. `None`: it looks at a column that is not
     /// loaded, and so at the same value for every row.
     pub(crate) fn refused_by(&self, check: &CheckConstraint, all: &[Column], first: i64) -> Option<String> {
-        let mentions = |column: &Column| check.definition.contains(&quote(&column.name));
+        let mentions = |column: &Column| check.mentions(&column.name);
         let loaded = |column: &Column| self.columns.iter().any(|loaded| loaded.column.name == column.name);
         if all.iter().any(|column| mentions(column) && !loaded(column)) {
             return None;
@@ -382,6 +376,11 @@ pub(crate) fn stagings(schema: &str) -> String {
     )
 }
 
+/// Takes a stale table away, without much patience: its process may still be dying.
+pub(crate) fn sweep_table(table: &TableName, patience: Duration) -> String {
+    format!("SET LOCK_TIMEOUT 1000; {}; SET LOCK_TIMEOUT {};", drop_table(table), patience.as_millis())
+}
+
 /// Takes a table away, if it is there.
 pub(crate) fn drop_table(table: &TableName) -> String {
     format!("IF OBJECT_ID({}) IS NOT NULL DROP TABLE {table}", literal(&table.to_string()))
@@ -497,6 +496,7 @@ mod tests {
         show("raise the fence", &raise_fence(&checkpoints, "0123456789abcdef", "it's", "sink", &target));
         show("staging tables", &stagings("dbo"));
         show("drop", &drop_table(&staging));
+        show("sweep", &sweep_table(&staging, Duration::from_secs(30)));
         let own = [("id".to_owned(), SqlType::BigInt), ("text".to_owned(), SqlType::NVarChar(None))];
         show("create", &create_table(&target, &own, &["ID".into()], false));
         let hashed = [("text".to_owned(), SqlType::NVarChar(None)), ("row_hash".to_owned(), SqlType::Binary(16))];

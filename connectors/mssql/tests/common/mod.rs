@@ -11,8 +11,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow_array::{Array as _, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use serde_json::{Value, json};
-use towpath_connector_mssql::{MssqlSink, console::Console};
-use towpath_core::{Checkpoint, Context, Held, Original, Result, Run, Sink, Wrote};
+use towpath_connector_mssql::{MssqlSink, MssqlSource, console::Console};
+use towpath_core::{Checkpoint, Context, Held, Next, Original, Result, Resume, Run, Sink, Source as _, Wrote};
+
+/// A password in every connection of these tests, which must never show.
+pub const PASSWORD: &str = "towpath_Test1";
+
+/// A server that speaks TDS.
+pub struct Server {
+    pub url: String,
+}
+
+impl Server {
+    /// A real one: where TOWPATH_MSSQL_URL says; else a container; else a line that says there is none, or a failure if REQUIRE_MSSQL is set.
+    pub async fn real() -> Option<Self> {
+        if let Ok(url) = std::env::var("TOWPATH_MSSQL_URL") {
+            return Some(Self { url });
+        }
+        assert!(std::env::var_os("REQUIRE_MSSQL").is_none(), "REQUIRE_MSSQL is set, and there is no SQL Server");
+        eprintln!("SKIPPED: no SQL Server");
+        None
+    }
+    /// A schema of its own.
+    pub async fn place(&self) -> Place {
+        Place::new(&self.url).await
+    }
+}
 
 /// A database, and the schema of one test in it.
 pub struct Place {
@@ -46,6 +70,23 @@ impl Place {
         let options =
             serde_json::from_value(options).map_err(|error| towpath_core::Error::config(error.to_string()))?;
         MssqlSink::new(&"sink".into(), options)
+    }
+    /// Reads the table, or what the options say, with the source.
+    pub async fn read(&self, mut options: Value) -> Vec<RecordBatch> {
+        options["connection"] = json!(self.url);
+        if options.get("table").is_none() && options.get("query").is_none() {
+            options["table"] = json!(format!("{}.t", self.schema));
+        }
+        let mut source = MssqlSource::new(&"source".into(), serde_json::from_value(options).unwrap()).unwrap();
+        let (ctx, run, resume) = (Context::bare("source"), run("read"), Resume::default());
+        source.open(&ctx, &run, &resume).await.unwrap();
+        let mut batches = vec![];
+        while let Next::Piece(piece) = source.next().await.unwrap() {
+            assert!(piece.rejects.is_empty(), "{:?}", piece.rejects);
+            batches.push(piece.rows);
+        }
+        source.close().await.unwrap();
+        batches
     }
     pub fn sink(&self, options: Value) -> MssqlSink {
         self.try_sink(options).unwrap()

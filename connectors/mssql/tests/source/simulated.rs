@@ -245,3 +245,21 @@ async fn a_server_that_is_not_there_leaves_a_plan_with_a_note() {
     assert_eq!((gone.schema.schema(), gone.notes.len(), &gone.identity), (None, 1, &there.identity));
     assert!(gone.notes[0].starts_with("the columns are not known: "), "{}", gone.notes[0]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_example_of_the_page_plans() {
+    let server = SqlServer::start(SqlServerOptions::default()).await;
+    server.execute("CREATE TABLE dbo.Orders (OrderId int PRIMARY KEY, Total decimal(10, 2), Version bigint)");
+    let connector = towpath_core::Connector::find("mssql").unwrap();
+    let page = connector.readme.split("## Source").nth(1).unwrap();
+    let yaml = page.split("```yaml").nth(1).unwrap().split("```").next().unwrap();
+    let mut example: serde_json::Value = serde_saphyr::from_str(yaml).unwrap();
+    let mut options = example["sources"]["orders"].take();
+    assert_eq!(options.as_object_mut().unwrap().remove("type").unwrap(), "mssql");
+    options["connection"] = json!(server.url());
+    let mut source = (connector.source.as_ref().unwrap().build)(&"orders".into(), options).unwrap();
+    let plan = source.plan(&ctx().for_plan(), &run("r"), &Resume::default()).await.unwrap();
+    assert!(plan.carries && plan.schema.schema().is_some_and(|schema| schema.fields().len() == 3), "{plan:?}");
+    let work: Vec<_> = plan.work.iter().map(|work| work.what.replace(&server.port().to_string(), "PORT")).collect();
+    assert_eq!(work, ["dbo.Orders of mssql://127.0.0.1:PORT/towpath, behind Version"]);
+}
