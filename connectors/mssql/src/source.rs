@@ -12,7 +12,7 @@ use towpath_core::{
 use crate::{client::Pool, config::SourceOptions};
 
 mod behind;
-mod cells;
+pub(crate) mod cells;
 mod cursor;
 mod discover;
 mod incoming;

@@ -469,7 +469,7 @@ mod tests {
         // 738551 days from year 1 are 2023-02-01.
         let date = || Date::new(738_551);
         let uuid = uuid::Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
-        let offset = |minutes| DateTimeOffset::new(DateTime2::new(date(), Time::new(36_000_0000000, 7)), minutes);
+        let offset = |minutes| DateTimeOffset::new(DateTime2::new(date(), Time::new(360_000_000_000, 7)), minutes);
         for (of, value, expect) in [
             (SqlType::Bit, D::Bit(Some(true)), "true"),
             (SqlType::TinyInt, D::U8(Some(255)), "255"),

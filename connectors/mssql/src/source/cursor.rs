@@ -209,9 +209,9 @@ impl Value {
     }
 
     /// As it comes back from its text: a time with the digits that its type has.
-    pub(crate) fn as_written(self) -> Self {
+    pub(crate) fn rounded(self) -> Self {
         match self {
-            Self::Ticks(ticks) => Self::Ticks(ticks.as_written()),
+            Self::Ticks(ticks) => Self::Ticks(ticks.rounded()),
             other => other,
         }
     }

@@ -42,6 +42,9 @@ enum Job {
     Whole(Whole),
 }
 
+/// The number of the cursor's column; of the one whose ranges are read, with how many there are.
+type Columns = (Option<usize>, Option<(usize, usize)>);
+
 /// What of the checkpoints concerns this source.
 #[derive(Clone)]
 pub(crate) struct Span {
@@ -111,7 +114,7 @@ impl Origin {
     }
 
     /// The numbers of the cursor's column, and of the one whose ranges are read with how many there are.
-    fn columns(&self, selection: &Selection) -> Result<(Option<usize>, Option<(usize, usize)>)> {
+    fn columns(&self, selection: &Selection) -> Result<Columns> {
         let options = &self.options;
         let cursor = options.cursor.as_deref().map(|name| selection.column("cursor", name)).transpose()?;
         if let Some((_, column)) = cursor {

@@ -50,7 +50,7 @@ pub(crate) fn bounds(low: &Value, high: &Value, count: usize) -> Vec<Value> {
     for number in 1..count {
         // Written down and read again, as the server will: to the digits that the type has.
         let ahead = whole.wrapping_mul(number).wrapping_add(rest * number / count);
-        let bound = make(from.wrapping_add(ahead)).as_written();
+        let bound = make(from.wrapping_add(ahead)).rounded();
         let above = bounds.last().unwrap_or(low);
         if bound.is_above(above) {
             bounds.push(bound);

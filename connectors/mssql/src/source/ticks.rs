@@ -115,7 +115,7 @@ impl Ticks {
         self.form
     }
     /// As it comes back from its text: without what has no digit there.
-    pub(crate) fn as_written(self) -> Self {
+    pub(crate) fn rounded(self) -> Self {
         let unit = match self.form {
             Form::Date => DAY,
             // A smalldatetime has minutes, and is written with seconds; a bound between two of them is as good.
