@@ -577,6 +577,21 @@ pub(super) fn shown(value: ValueRef<'_>, ty: &Ty) -> Option<String> {
 /// Converts what an INSERT or UPDATE stores: text that does not fit is an error there. `place`: the table and the column, as
 /// `db.dbo.t|c`.
 pub(super) fn assign(value: ValueRef<'_>, from: &Ty, to: &Ty, place: &str) -> Sql<Value> {
+    let by_word_only = from.is_text() && to.is_binary()
+        || from.is_binary() && matches!(to, Ty::Float | Ty::Real)
+        || from.is_moment() && (to.is_number() || to.is_binary())
+        || from.is_number()
+            && matches!(to, Ty::Date | Ty::Time(_) | Ty::DateTime2(_) | Ty::DateTimeOffset(_) | Ty::Guid);
+    if by_word_only && value != ValueRef::Null {
+        return Err(SqlError::of(
+            257,
+            format!(
+                "Implicit conversion from data type {} to {} is not allowed. Use the CONVERT function to run this query.",
+                from.name(),
+                to.name()
+            ),
+        ));
+    }
     if let Some(length) = to.length() {
         let length = usize::from(length);
         let refuse = |shown: String| {

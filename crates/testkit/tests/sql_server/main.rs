@@ -4,6 +4,8 @@
 
 mod bulk;
 mod faults;
+mod peers;
+mod tls;
 mod transact_sql;
 mod wire;
 
