@@ -3,7 +3,10 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use towpath_testkit::report_server::{Builder, Report, ReportServer, Scheme, write_log};
+use towpath_testkit::{
+    report_server::{Builder, Report, ReportServer, Scheme, write_log},
+    sql_server::{SqlServer, SqlServerOptions, TlsMode},
+};
 
 const HELP: &str = "\
 towpath-simulate ssrs [OPTIONS]      a report server with the report '/Manufacturing/Production log'
@@ -18,14 +21,25 @@ towpath-simulate ssrs [OPTIONS]      a report server with the report '/Manufactu
   --rate N          bytes of a report a second (default: as fast as it can)
   --gzip            compress reports
 
+towpath-simulate mssql [OPTIONS]     a SQL Server over SQLite; its data is gone when it ends
+
+  --port N          where to listen on 127.0.0.1 (default: a free port)
+  --user NAME       the login (default: sa)
+  --password TEXT   the password (default: towpath_Test1)
+  --database NAME   the database (default: towpath)
+  --tls MODE        off, required (TDS 7.4) or strict (TDS 8.0); a certificate is made (default: off)
+
 towpath-simulate sample FILE --rows N     writes N rows of that log as a CSV file, and says what its `columns` are";
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.split_first() {
-        Some((what, options)) if what == "ssrs" && !options.iter().any(|option| option == "--help") => {
-            match ssrs(options).await {
+        Some((what, options))
+            if ["ssrs", "mssql"].contains(&what.as_str()) && !options.iter().any(|option| option == "--help") =>
+        {
+            let outcome = if what == "ssrs" { ssrs(options).await } else { mssql(options).await };
+            match outcome {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     eprintln!("error: {error}\n\n{HELP}");
@@ -95,6 +109,43 @@ async fn ssrs(options: &[String]) -> Result<(), String> {
     match schemes.is_empty() {
         true => println!("sign in   not needed"),
         false => println!("sign in   {user}, password {password}, by {schemes:?}"),
+    }
+    println!("stop      Ctrl-C");
+    tokio::select! {
+        () = server.serve() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| error.to_string())?,
+    }
+    server.stop().await;
+    Ok(())
+}
+
+async fn mssql(options: &[String]) -> Result<(), String> {
+    let mut chosen = SqlServerOptions::default();
+    for option in options.chunks(2) {
+        let [name, value] = option else { return Err(format!("{} needs a value", option.join(" "))) };
+        match name.as_str() {
+            "--port" => chosen.port = Some(value.parse().map_err(|error| format!("--port {value}: {error}"))?),
+            "--user" => chosen.login.clone_from(value),
+            "--password" => chosen.password.clone_from(value),
+            "--database" => chosen.database.clone_from(value),
+            "--tls" => {
+                chosen.tls = match value.as_str() {
+                    "off" => TlsMode::Off,
+                    "required" => TlsMode::Required,
+                    "strict" => TlsMode::Strict,
+                    unknown => return Err(format!("'{unknown}' is not off, required or strict")),
+                }
+            }
+            unknown => return Err(format!("{unknown} is no option")),
+        }
+    }
+    let (user, password, database) = (chosen.login.clone(), chosen.password.clone(), chosen.database.clone());
+    let server = SqlServer::try_start(chosen).await.map_err(|error| error.to_string())?;
+    // The first line is for programs, the rest for people.
+    println!("{}", server.url());
+    println!("sign in   {user}, password {password}, database {database}");
+    if let Some(path) = server.certificate_pem_path() {
+        println!("trust     {}", path.display());
     }
     println!("stop      Ctrl-C");
     tokio::select! {
