@@ -95,7 +95,7 @@ async fn read(driver: &mut Driver, table: &str) -> Fallible<u64> {
 
 async fn bulk(driver: &mut Driver, file: &str, heap: &str, hash: bool) -> Fallible<u64> {
     let columns = &COLUMNS[..if hash { 13 } else { 12 }];
-    let mut request = driver.bulk_insert_with_options(heap, columns, SqlBulkCopyOption::TableLock, &[]).await?;
+    let mut request = driver.bulk_insert_with_options(heap, columns, SqlBulkCopyOption::TableLock.into(), &[]).await?;
     let mut file = std::io::BufReader::with_capacity(1 << 20, File::open(file)?);
     if file.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
         file.consume(3);

@@ -73,25 +73,28 @@ impl Session {
     /// Runs a batch as it is, outside of any procedure: settings, temporary tables, transactions. The rows of each result.
     pub(crate) async fn batch(&mut self, what: &str, sql: &str) -> Result<Vec<Vec<Row>>> {
         self.standing = Standing::Busy;
-        let done = match self.tds.simple_query(sql).await {
-            Ok(answer) => answer.into_results().await,
-            Err(error) => Err(error),
-        };
+        // The driver's futures are large: on the heap, so that a stack holds many of them.
+        let asked = Box::pin(async {
+            let answer = self.tds.simple_query(sql).await?;
+            answer.into_results().await
+        });
+        let done = asked.await;
         self.ended(what, done)
     }
     /// The rows of one statement with parameters @P1 …
     pub(crate) async fn ask(&mut self, what: &str, sql: &str, parameters: &[&dyn ToSql]) -> Result<Vec<Row>> {
         self.standing = Standing::Busy;
-        let done = match self.tds.query(sql, parameters).await {
-            Ok(answer) => answer.into_first_result().await,
-            Err(error) => Err(error),
-        };
+        let asked = Box::pin(async {
+            let answer = self.tds.query(sql, parameters).await?;
+            answer.into_first_result().await
+        });
+        let done = asked.await;
         self.ended(what, done)
     }
     /// Runs one statement with parameters; how many rows it touched.
     pub(crate) async fn execute(&mut self, what: &str, sql: &str, parameters: &[&dyn ToSql]) -> Result<u64> {
         self.standing = Standing::Busy;
-        let done = self.tds.execute(sql, parameters).await;
+        let done = Box::pin(self.tds.execute(sql, parameters)).await;
         self.ended(what, done.map(|done| done.total()))
     }
     /// Begins a bulk load; until [`calm`](Session::calm) says otherwise the session counts as spoilt, because a load that is let go of leaves its
@@ -102,9 +105,13 @@ impl Session {
         columns: &'a [&'a str],
     ) -> tiberius::Result<BulkLoadRequest<'a, Compat<Channel>>> {
         self.standing = Standing::Loading;
-        self.tds
-            .bulk_insert_with_options(table, columns, SqlBulkCopyOption::TableLock | SqlBulkCopyOption::KeepNulls, &[])
-            .await
+        Box::pin(self.tds.bulk_insert_with_options(
+            table,
+            columns,
+            SqlBulkCopyOption::TableLock | SqlBulkCopyOption::KeepNulls,
+            &[],
+        ))
+        .await
     }
     /// The request that was begun has ended well.
     pub(crate) fn calm(&mut self) {
@@ -122,7 +129,7 @@ impl Session {
     /// One statement with parameters of any kind; how many rows it touched.
     pub(crate) async fn run(&mut self, what: &str, query: tiberius::Query<'_>) -> Result<u64> {
         self.standing = Standing::Busy;
-        let done = query.execute(&mut self.tds).await;
+        let done = Box::pin(query.execute(&mut self.tds)).await;
         self.ended(what, done.map(|done| done.total()))
     }
     /// Stops what the server is doing for this session (attention) and undoes an open transaction, as far as that can be done quickly. The
@@ -166,19 +173,20 @@ impl managed::Manager for Manager {
         }
         let admission = self.ctx.credentials().admit(&server, user, password).await?;
         let at = (self.login.at.host.clone(), self.login.at.port);
-        let channel = match timeout(self.login.at.connect_timeout.0, encrypt::open(&self.login, &at.0, at.1)).await {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => {
-                admission.unsent();
-                return Err(error);
-            }
-            Err(_) => {
-                admission.unsent();
-                return Err(
-                    Error::timeout("connecting takes too long").hint("raise `connect_timeout` in the connection")
-                );
-            }
-        };
+        let channel =
+            match timeout(self.login.at.connect_timeout.0, Box::pin(encrypt::open(&self.login, &at.0, at.1))).await {
+                Ok(Ok(channel)) => channel,
+                Ok(Err(error)) => {
+                    admission.unsent();
+                    return Err(error);
+                }
+                Err(_) => {
+                    admission.unsent();
+                    return Err(
+                        Error::timeout("connecting takes too long").hint("raise `connect_timeout` in the connection")
+                    );
+                }
+            };
         // From here on the password is on the wire.
         match self.sign_in(channel, at).await {
             Ok(tds) => {
@@ -256,7 +264,7 @@ impl Manager {
             config.authentication(AuthMethod::sql_server(&self.login.user, self.login.password.expose()));
             config.handshake_timeout(Some(login.connect_timeout.0));
             config.command_timeout(self.limits.statement);
-            match tiberius::Client::connect(config, channel.compat()).await {
+            match Box::pin(tiberius::Client::connect(config, channel.compat())).await {
                 Err(tiberius::error::Error::Routing { host, port }) => {
                     let next = timeout(login.connect_timeout.0, encrypt::open(&self.login, &host, port)).await;
                     channel = next.unwrap_or_else(|_| Err(Error::timeout("connecting takes too long")))?;

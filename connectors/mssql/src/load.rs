@@ -21,6 +21,7 @@ use towpath_core::{
 use towpath_formats::spool::Spool;
 
 use crate::{
+    adopt::adopt,
     bulk::{Bulk, Staged},
     catalog::{Table, TableName},
     checkpoints::{Fence, Found, Owner, overtaken},
@@ -223,8 +224,14 @@ impl Load {
         self.land().await?;
         let call = self.call("look at", Effect::Idempotent);
         let (pool, options, target) = (&self.pool, &self.options, &self.owner.target);
+        let stage = &self.staging;
         let made = pool.ctx().call(&call, || async {
             let mut session = pool.session().await?;
+            if options.by_hash()
+                && let Some(table) = Table::read(&mut session, target).await?
+            {
+                Box::pin(adopt(pool, options, stage, &table, schema)).await?;
+            }
             Shape::make(&mut session, options, target, schema).await
         });
         let (shape, table) = made.await.map_err(|error| error.at(pool.place().to_owned()))?;

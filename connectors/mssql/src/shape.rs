@@ -71,6 +71,8 @@ impl Shape {
             session.batch(&format!("add columns to {target}"), &statements::add_columns(target, &missing)).await?;
             table = read(session, target).await?;
         }
+        // Before anything more is made: do they go together at all?
+        Self::of(options, &table, incoming)?;
         let key = options.key_columns();
         if !key.is_empty() && !table.is_unique(&key) {
             make_unique(session, options, target, &key).await?;
@@ -175,6 +177,21 @@ impl Shape {
             mode: options.write,
             columns,
         })
+    }
+
+    /// Rows of these columns, staged as they are.
+    pub(crate) fn of_columns(columns: Vec<Loaded>) -> Self {
+        Self {
+            incoming: Arc::new(Schema::empty()),
+            cast: Arc::new(Schema::empty()),
+            columns,
+            not_null: vec![],
+            key: vec![],
+            hash: None,
+            keyed_by: None,
+            identity: false,
+            mode: WriteMode::Append,
+        }
     }
 
     /// Whether these rows, without a hash, are of this shape.

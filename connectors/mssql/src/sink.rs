@@ -11,6 +11,7 @@ use towpath_core::{
 };
 
 use crate::{
+    adopt,
     catalog::{Table, TableName},
     client::{Limits, Pool},
     config::{SinkOptions, mode},
@@ -82,6 +83,7 @@ impl MssqlSink {
                 Err(error) => notes.push(format!("the run will fail: {}", error.message())),
             }
         }
+        notes.extend(adopt::note(options, &table));
         let key = options.key_columns();
         if !key.is_empty() && !table.is_unique(&key) && options.create {
             notes.push(format!("makes a unique index on {}", key.join(", ")));

@@ -335,6 +335,37 @@ pub(crate) fn add_columns(target: &TableName, columns: &[(String, SqlType)]) -> 
     columns.iter().map(|(name, of)| format!("ALTER TABLE {target} ADD {} {of} NULL; ", quote(name))).collect()
 }
 
+/// Numbers the rows of a table that has no identity.
+pub(crate) fn add_number(target: &TableName, number: &str) -> String {
+    format!(
+        "IF COL_LENGTH({}, {}) IS NULL ALTER TABLE {target} ADD {} bigint IDENTITY(1,1) NOT NULL",
+        literal(&target.to_string()),
+        literal(number),
+        quote(number)
+    )
+}
+
+/// Takes a column away.
+pub(crate) fn drop_column(target: &TableName, column: &str) -> String {
+    format!("ALTER TABLE {target} DROP COLUMN {}", quote(column))
+}
+
+/// Gives rows their hashes, by their numbers: by the name of the number in the target, and in the staging table.
+pub(crate) fn take_hashes(target: &TableName, staging: &TableName, (there, here): (&str, &str), hash: &str) -> String {
+    let hash = quote(hash);
+    format!(
+        "UPDATE {target} SET {hash} = s.{hash} FROM {staging} AS s WHERE {}.{} = s.{}",
+        quote(&target.name),
+        quote(there),
+        quote(here)
+    )
+}
+
+/// How many rows have the hash of another one.
+pub(crate) fn rows_twice(target: &TableName, hash: &str) -> String {
+    format!("SELECT COUNT_BIG({hash}) - COUNT_BIG(DISTINCT {hash}) FROM {target}", hash = quote(hash))
+}
+
 /// The unique index of the key.
 pub(crate) fn create_key(target: &TableName, key: &[String]) -> String {
     let mut name = format!("towpath_key_{}", target.name);
@@ -503,6 +534,10 @@ mod tests {
         show("create by hash", &create_table(&target, &hashed, &["row_hash".into()], true));
         show("add columns", &add_columns(&target, &own));
         show("key", &create_key(&target, &["id".into(), "code".into()]));
+        show("number rows", &add_number(&target, "towpath_no"));
+        show("take hashes", &take_hashes(&target, &staging, ("no", "towpath_no"), "row_hash"));
+        show("rows twice", &rows_twice(&target, "row_hash"));
+        show("drop column", &drop_column(&target, "towpath_no"));
         show("create staging", &create_staging(&staging, &columns));
         show("widen staging", &widen_staging(&staging, &[&columns[1], &columns[2]]));
         show("insert one", &insert_staged(&staging, &["id", "code", "doc"], &[false, true, false]));

@@ -166,6 +166,39 @@ async fn odd_tables(place: &Place) {
     assert!(refused.to_string().contains("computed by the server"), "{refused}");
 }
 
+/// A table with rows and no hash column gets one on request, and its rows are known from then on.
+async fn adoption(place: &Place) {
+    place.ask("CREATE TABLE $.t (id int NOT NULL, name nvarchar(20) NULL, price decimal(8,2) NULL)").await;
+    place.ask("INSERT INTO $.t VALUES (1, N'a', 1.5), (2, N'b', NULL), (3, NULL, 100)").await;
+    let given = rows("id:int|name|price\n1|a|1.50\n2|b|∅\n3|∅|100.00\n4|d|7.00");
+    let options = json!({"write": "insert_new", "key": "row_hash"});
+    let refused = place.load(options.clone(), std::slice::from_ref(&given)).await.unwrap_err();
+    assert!(refused.to_string().contains("has no column row_hash"), "{refused}");
+    let options = json!({"write": "insert_new", "key": "row_hash", "add_columns": true});
+    let notes = place.plan(options.clone(), &given.schema()).await;
+    assert!(notes.iter().any(|note| note.contains("hashes the rows that are there")), "{notes:?}");
+    let loaded = place.load(options.clone(), std::slice::from_ref(&given)).await.unwrap();
+    assert_eq!(loaded.counts(), (1, 3, 0), "{loaded:?}");
+    let loaded = place.load(options.clone(), std::slice::from_ref(&given)).await.unwrap();
+    assert_eq!(loaded.counts(), (0, 4, 0), "{loaded:?}");
+    assert_eq!(
+        place.ask("SELECT id, name, price FROM $.t ORDER BY id").await,
+        ["1|a|1.50", "2|b|∅", "3|∅|100.00", "4|d|7.00"]
+    );
+    assert_eq!(
+        place
+            .ask("SELECT COUNT(*) FROM $.t WHERE row_hash IS NULL OR COL_LENGTH(N'$.t', N'towpath_no') IS NOT NULL")
+            .await,
+        ["0"]
+    );
+    // Rows that are there twice cannot have a key.
+    place.ask("CREATE TABLE $.u (no int IDENTITY(1,1), id int NULL); INSERT INTO $.u (id) VALUES (1), (2), (1)").await;
+    let options =
+        json!({"write": "insert_new", "key": "row_hash", "add_columns": true, "table": format!("{}.u", place.schema)});
+    let refused = place.load(options, &[rows("id:int\n1")]).await.unwrap_err();
+    assert!(refused.to_string().contains("1 rows of table"), "{refused}");
+}
+
 /// Text in a code page: what has no place in it is refused, not replaced by question marks.
 async fn code_pages(place: &Place) {
     place.ask("CREATE TABLE $.t (id int NOT NULL, name varchar(5) NULL)").await;
@@ -257,7 +290,7 @@ async fn all(server: &Server) {
     macro_rules! case {
         ($($case:ident),*) => { $(if stringify!($case).contains(&only) { eprintln!("{} …", stringify!($case)); $case(&server.place().await).await; })* };
     }
-    case!(modes, bad_rows, only_the_server_knows, keys, odd_tables, code_pages, fences, types);
+    case!(modes, bad_rows, only_the_server_knows, keys, odd_tables, adoption, code_pages, fences, types);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

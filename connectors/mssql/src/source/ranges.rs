@@ -40,17 +40,18 @@ pub(crate) fn bounds(low: &Value, high: &Value, count: usize) -> Vec<Value> {
         }
         _ => return vec![],
     };
-    let count = i128::try_from(count).unwrap_or(1).max(1);
-    // Two decimals of 38 digits may be further apart than 128 bits hold; the sum is between them all the same.
-    let (whole, rest) = match to.checked_sub(from) {
-        Some(width) => (width / count, width % count),
-        None => (to / count - from / count, 0),
-    };
+    if to < from {
+        return vec![];
+    }
+    let count = u128::try_from(count).unwrap_or(1).max(1);
+    // Two decimals of 38 digits may be further apart than an i128 holds.
+    let width = to.abs_diff(from);
+    let (whole, rest) = (width / count, width % count);
     let mut bounds: Vec<Value> = vec![];
     for number in 1..count {
         // Written down and read again, as the server will: to the digits that the type has.
-        let ahead = whole.wrapping_mul(number).wrapping_add(rest * number / count);
-        let bound = make(from.wrapping_add(ahead)).rounded();
+        let ahead = whole * number + rest * number / count;
+        let bound = make(from.saturating_add_unsigned(ahead)).rounded();
         let above = bounds.last().unwrap_or(low);
         if bound.is_above(above) {
             bounds.push(bound);

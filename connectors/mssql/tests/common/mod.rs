@@ -102,6 +102,14 @@ impl Place {
         sink.close().await?;
         done
     }
+    /// What a plan says would be made or changed.
+    pub async fn plan(&self, options: Value, schema: &arrow_schema::SchemaRef) -> Vec<String> {
+        self.sink(options)
+            .plan(&self.ctx(), &towpath_core::Known::Now(std::sync::Arc::clone(schema)))
+            .await
+            .unwrap()
+            .notes
+    }
     /// Staging tables there are.
     pub async fn staging(&self) -> Vec<String> {
         self.ask("SELECT o.name FROM sys.objects o JOIN sys.schemas s ON s.schema_id = o.schema_id WHERE s.name = '$' AND o.name LIKE 'towpath[_]stage%'")
