@@ -159,16 +159,16 @@ async fn application_locks_have_one_holder_and_circles_a_victim() {
     run(&mut one, "SET LOCK_TIMEOUT -1").await.unwrap();
     let waits = tokio::spawn(async move {
         let sql = "DECLARE @r int; EXEC @r = sp_getapplock @Resource = N'x', @LockMode = 'Exclusive'; IF @r < 0 THROW 50009, N'no lock', 1";
-        number(run(&mut two, sql).await)
+        (number(run(&mut two, sql).await), two)
     });
     let mine = number(run(&mut one, "INSERT INTO t VALUES (2)").await);
     if mine == 0 {
         run(&mut one, "COMMIT").await.unwrap();
     }
-    let theirs = waits.await.unwrap();
+    let (theirs, two) = waits.await.unwrap();
     assert!((mine, theirs) == (1205, 0) || (mine, theirs) == (0, 50_009), "{mine} {theirs}");
-    assert_eq!(
-        number(run(&mut one, "SET LOCK_TIMEOUT 100; INSERT INTO t VALUES (3)").await),
-        if mine == 0 { 0 } else { 1222 }
-    );
+    // The second's transaction is open yet, if it was not the victim.
+    let expect = if mine == 0 { 0 } else { 1222 };
+    assert_eq!(number(run(&mut one, "SET LOCK_TIMEOUT 100; INSERT INTO t VALUES (3)").await), expect);
+    drop(two);
 }
