@@ -204,6 +204,7 @@ impl Parser<'_> {
             column.rowversion = true;
             column.ty = Some(Ty::Binary(8));
             column.nullable = Some(false);
+            self.eat_all(&["NOT", "NULL"]);
             return Ok(column);
         }
         column.ty = Some(self.ty()?);
