@@ -12,7 +12,7 @@ use arrow_array::{
         Int32Builder, Int64Builder, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt8Builder,
     },
 };
-use arrow_schema::{DataType, SchemaRef};
+use arrow_schema::{DataType, FieldRef, SchemaRef};
 use tiberius::{ColumnData, Row};
 use towpath_core::{Error, Reject, Result};
 use uuid::fmt::Hyphenated;
@@ -83,7 +83,7 @@ const PIECE_BYTES: u64 = 1 << 20;
 impl Rows {
     /// None yet. The schema is made of [`SqlType::arrow`](crate::types::SqlType::arrow)'s types.
     pub(crate) fn new(schema: &SchemaRef) -> Self {
-        let columns = schema.fields().iter().map(|field| Filling::new(field.data_type())).collect();
+        let columns = schema.fields().iter().map(|field| Filling::new(field.data_type(), 0, 0)).collect();
         Self { schema: Arc::clone(schema), columns, rejects: vec![], count: 0, bytes: 0 }
     }
 
@@ -133,8 +133,14 @@ impl Rows {
 
     /// Takes the rows out.
     pub(crate) fn finish(&mut self) -> Result<Filled> {
-        let columns = self.columns.iter_mut().map(Filling::finish).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(std::mem::take(&mut self.count)));
+        let count = std::mem::take(&mut self.count);
+        // The next piece will be about as large.
+        let finish = |(column, field): (&mut Filling, &FieldRef)| {
+            let next = Filling::new(field.data_type(), count, column.bytes() + column.bytes() / 8);
+            std::mem::replace(column, next).finish()
+        };
+        let columns = self.columns.iter_mut().zip(self.schema.fields()).map(finish).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
         let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
             .map_err(|error| Error::internal("cannot put rows together").because(error))?;
         Ok(Filled { rows, rejects: std::mem::take(&mut self.rejects), bytes: std::mem::take(&mut self.bytes) })
@@ -145,25 +151,37 @@ impl Rows {
 const LONGEST: usize = i32::MAX as usize;
 
 impl Filling {
-    fn new(of: &DataType) -> Self {
+    /// With room for so many rows, and so many bytes where a value has no size of its own.
+    fn new(of: &DataType, rows: usize, bytes: usize) -> Self {
         match of {
-            DataType::Boolean => Self::Bool(BooleanBuilder::new()),
-            DataType::UInt8 => Self::Tiny(UInt8Builder::new()),
-            DataType::Int16 => Self::Small(Int16Builder::new()),
-            DataType::Int32 => Self::Int(Int32Builder::new()),
-            DataType::Int64 => Self::Big(Int64Builder::new()),
-            DataType::Float32 => Self::Real(Float32Builder::new()),
-            DataType::Float64 => Self::Float(Float64Builder::new()),
+            DataType::Boolean => Self::Bool(BooleanBuilder::with_capacity(rows)),
+            DataType::UInt8 => Self::Tiny(UInt8Builder::with_capacity(rows)),
+            DataType::Int16 => Self::Small(Int16Builder::with_capacity(rows)),
+            DataType::Int32 => Self::Int(Int32Builder::with_capacity(rows)),
+            DataType::Int64 => Self::Big(Int64Builder::with_capacity(rows)),
+            DataType::Float32 => Self::Real(Float32Builder::with_capacity(rows)),
+            DataType::Float64 => Self::Float(Float64Builder::with_capacity(rows)),
             DataType::Decimal128(precision, scale) => Self::Decimal {
-                to: Decimal128Builder::new().with_data_type(of.clone()),
+                to: Decimal128Builder::with_capacity(rows).with_data_type(of.clone()),
                 scale: scale.unsigned_abs(),
                 limit: 10u128.pow(u32::from(*precision).min(38)),
             },
-            DataType::Date32 => Self::Date(Date32Builder::new()),
-            DataType::Time64(_) => Self::Time(Time64MicrosecondBuilder::new()),
-            DataType::Timestamp(..) => Self::Moment(TimestampMicrosecondBuilder::new().with_data_type(of.clone())),
-            DataType::Binary => Self::Binary(BinaryBuilder::new()),
-            _ => Self::Text(StringBuilder::new()),
+            DataType::Date32 => Self::Date(Date32Builder::with_capacity(rows)),
+            DataType::Time64(_) => Self::Time(Time64MicrosecondBuilder::with_capacity(rows)),
+            DataType::Timestamp(..) => {
+                Self::Moment(TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(of.clone()))
+            }
+            DataType::Binary => Self::Binary(BinaryBuilder::with_capacity(rows, bytes)),
+            _ => Self::Text(StringBuilder::with_capacity(rows, bytes)),
+        }
+    }
+
+    /// How many bytes there are of values that have no size of their own.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(to) => to.values_slice().len(),
+            Self::Binary(to) => to.values_slice().len(),
+            _ => 0,
         }
     }
 
@@ -268,8 +286,8 @@ impl Filling {
         }
     }
 
-    fn finish(&mut self) -> ArrayRef {
-        match self {
+    fn finish(mut self) -> ArrayRef {
+        match &mut self {
             Self::Bool(column) => Arc::new(column.finish()),
             Self::Tiny(column) => Arc::new(column.finish()),
             Self::Small(column) => Arc::new(column.finish()),

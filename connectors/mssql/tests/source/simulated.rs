@@ -11,7 +11,7 @@ use towpath_core::{ErrorKind, Mark, Next, Resume, Source as _};
 use towpath_testkit::sql_server::{Event, Fault, SqlServer, SqlServerOptions, What, When};
 
 use crate::{
-    common::{Place, Server, run, text},
+    common::{Place, run, text},
     conformance,
     given::{Given, behind, ctx, read, source},
 };
@@ -46,13 +46,13 @@ async fn soon(what: &str, is: impl Fn() -> bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_simulator_shows_what_a_server_must() {
     let server = SqlServer::start(SqlServerOptions::default()).await;
-    crate::cases::all(&Server { url: server.url() }).await;
+    crate::cases::all(&server.url()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_source_keeps_its_promises() {
     let server = SqlServer::start(SqlServerOptions::default()).await;
-    conformance::suite(Box::leak(Box::new(Server { url: server.url() }))).await;
+    conformance::suite(&server.url()).await;
     assert_eq!(server.open_transactions(), 0);
 }
 
