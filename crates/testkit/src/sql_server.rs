@@ -121,6 +121,8 @@ struct Shared {
     next_object: AtomicI64,
     next_spid: AtomicU16,
     next_transaction: AtomicU64,
+    /// Of all rows of all tables that have a rowversion.
+    next_version: AtomicU64,
     open_sessions: AtomicUsize,
     open_transactions: AtomicUsize,
 }
@@ -225,6 +227,7 @@ impl SqlServer {
             next_object: AtomicI64::new(100_001),
             next_spid: AtomicU16::new(51),
             next_transaction: AtomicU64::new(1),
+            next_version: AtomicU64::new(2000),
             open_sessions: AtomicUsize::new(0),
             open_transactions: AtomicUsize::new(0),
         });

@@ -336,7 +336,7 @@ pub(super) fn view(name: &str) -> Option<(&'static str, Vec<ViewColumn>)> {
              ('uniqueidentifier', 36), ('date', 40), ('time', 41), ('datetime2', 42), ('datetimeoffset', 43), ('tinyint', 48),
              ('smallint', 52), ('int', 56), ('smalldatetime', 58), ('real', 59), ('money', 60), ('datetime', 61), ('float', 62),
              ('ntext', 99), ('bit', 104), ('decimal', 106), ('numeric', 108), ('smallmoney', 122), ('bigint', 127),
-             ('varbinary', 165), ('varchar', 167), ('binary', 173), ('char', 175), ('nvarchar', 231), ('nchar', 239), ('xml', 241))",
+             ('timestamp', 189), ('varbinary', 165), ('varchar', 167), ('binary', 173), ('char', 175), ('nvarchar', 231), ('nchar', 239), ('xml', 241))",
             vec![
                 ("name", NAME, false),
                 ("system_type_id", Ty::TinyInt, false),

@@ -15,6 +15,9 @@ use super::{
     types::Ty,
 };
 
+/// `system_type_id` of `timestamp`, which is how the catalog calls a rowversion.
+const ROWVERSION: i64 = 189;
+
 /// A scope whose columns are those of NEW, OLD, or the table itself.
 fn row_scope(table: &TableDef, prefix: &str) -> ScopeTable {
     let mut scope = super::bind::table_scope(table, "x");
@@ -274,6 +277,9 @@ impl Session {
         };
         if let Some(ty) = column.ty {
             meta.set_type(ty);
+            if meta.rowversion {
+                meta.system_id = ROWVERSION;
+            }
             if ty.is_text() && ty != Ty::Xml {
                 let name = match &column.collation {
                     Some(name) if !same(name, "database_default") => name.as_str(),

@@ -2,10 +2,7 @@
 
 use std::{
     cmp::Ordering,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use rusqlite::{
@@ -97,9 +94,14 @@ pub(super) fn register(conn: &Connection, shared: &Arc<Shared>, flags: &Arc<Flag
         impure,
         move |c| Ok(identities.next_identity(int(c, 0).unwrap_or(0))),
     )?;
-    let versions = Arc::new(AtomicU64::new(2000));
+    let versions = Arc::clone(shared);
     conn.create_scalar_function("t_rowversion", 0, impure, move |_| {
-        Ok(versions.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_be_bytes().to_vec())
+        Ok(versions.next_version.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_be_bytes().to_vec())
+    })?;
+    // As one session writes at a time, whatever can be read lies before this.
+    let versions = Arc::clone(shared);
+    conn.create_scalar_function("t_active_rowversion", 0, impure, move |_| {
+        Ok(versions.next_version.load(std::sync::atomic::Ordering::Relaxed).to_be_bytes().to_vec())
     })?;
     conn.create_scalar_function("t_newid", 0, impure, |_| {
         // Version 4, from the system's random numbers by way of the hasher's keys.

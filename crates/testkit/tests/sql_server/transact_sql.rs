@@ -240,3 +240,24 @@ async fn an_error_ends_what_it_ends() {
     run(&mut client, sql).await.unwrap();
     left("1|3");
 }
+
+#[tokio::test]
+async fn a_rowversion_grows_whoever_writes() {
+    let server = server().await;
+    // Each of them is a session of its own.
+    server.execute("CREATE TABLE dbo.v (id int NOT NULL, v rowversion NOT NULL)");
+    server.execute("INSERT INTO dbo.v (id) VALUES (1), (2)");
+    server.execute("INSERT INTO dbo.v (id) VALUES (3)");
+    server.execute("UPDATE dbo.v SET id = 1 WHERE id = 1");
+    let cases = [
+        ("SELECT id FROM dbo.v ORDER BY v", "2|3|1"),
+        ("SELECT COUNT(*) FROM dbo.v WHERE v < MIN_ACTIVE_ROWVERSION()", "3"),
+        (
+            "SELECT t.name, c.max_length FROM sys.columns c JOIN sys.types t ON t.user_type_id = c.user_type_id WHERE c.name = 'v'",
+            "timestamp,8",
+        ),
+    ];
+    for (sql, expect) in cases {
+        assert_eq!(shown(&server, sql), expect, "{sql}");
+    }
+}

@@ -236,6 +236,7 @@ impl Binder<'_> {
                 Ok(Bound::new(format!("x'{}'", super::super::convert::hex(&bytes)), Ty::DateTimeOffset(7), false))
             }
             "NEWID" | "NEWSEQUENTIALID" => Ok(Bound::new("t_newid()", Ty::Guid, false)),
+            "MIN_ACTIVE_ROWVERSION" => Ok(Bound::new("t_active_rowversion()", Ty::Binary(8), false)),
             "RAND" => Ok(Bound::new("t_rand()", Ty::Float, false)),
             "ISNUMERIC" => made(format!("(t_try({}, {}, 7, 0) IS NOT NULL)", text(self, 0), NTEXT.code()), Ty::Int),
             "ISDATE" => made(
