@@ -167,9 +167,11 @@ impl managed::Manager for Manager {
 
     async fn create(&self) -> Result<Session> {
         let (server, user, password) = (self.login.origin(), &self.login.user, &self.login.password);
-        if self.ctx.planning() && password.expose().contains("${") {
-            return Err(Error::unavailable("the password is a variable that is not set, so the server is not asked")
-                .retry(Retry::Never));
+        if self.ctx.planning() && self.login.has_unset() {
+            return Err(Error::unavailable(
+                "the connection has a variable that is not set, so the server is not asked",
+            )
+            .retry(Retry::Never));
         }
         let admission = self.ctx.credentials().admit(&server, user, password).await?;
         let at = (self.login.at.host.clone(), self.login.at.port);

@@ -33,6 +33,12 @@ impl Login {
     /// Reads a URL or an ADO string. Nothing of the text is repeated in an error: it holds a password.
     pub(crate) fn parse(text: &Secret) -> Result<Self> {
         let text = text.expose().trim();
+        if is_unset(text) {
+            // A plan is made without the variable: who asks and whom is then not known, and nobody is asked.
+            let mut at = ConnectionOptions::of(text.to_owned());
+            (at.user, at.password) = (Some(text.to_owned()), Some(Secret::new(text.to_owned())));
+            return Self::new(at);
+        }
         match text.split_once("://") {
             Some(("mssql" | "sqlserver", _)) => from_url(text),
             Some(_) => Err(wrong("its scheme is not mssql")),
@@ -73,7 +79,15 @@ impl Login {
 
     /// The server, as the guard and errors name it.
     pub(crate) fn origin(&self) -> String {
+        if is_unset(&self.at.host) {
+            return format!("mssql://{}", self.at.host);
+        }
         format!("mssql://{}:{}", self.at.host, self.at.port)
+    }
+
+    /// Whether a variable in it has no value, as a plan may have it.
+    pub(crate) fn has_unset(&self) -> bool {
+        [&*self.at.host, &*self.user, self.password.expose()].iter().any(|part| part.contains("${"))
     }
 
     /// Server and database, without secrets.
@@ -83,6 +97,11 @@ impl Login {
             None => self.origin(),
         }
     }
+}
+
+/// Whether a text is a variable that has no value, and nothing else.
+fn is_unset(text: &str) -> bool {
+    text.starts_with("${") && text.find('}') == Some(text.len() - 1)
 }
 
 fn from_url(text: &str) -> Result<ConnectionOptions> {
@@ -298,6 +317,7 @@ mod tests {
                 "mssql://db.example:1444/shop sa s3cret;'x On None None towpath 16384",
             ),
             ("server=db;uid=sa;pwd=s3cret;app=x y", "mssql://db:1433 sa s3cret On None None x y 16384"),
+            ("${MSSQL_URL}", "mssql://${MSSQL_URL} ${MSSQL_URL} ${MSSQL_URL} On None None towpath 16384"),
             ("postgres://sa:s3cret@db/shop", "connection: its scheme is not mssql"),
             ("mssql://sa:s3cret@db/shop?tls=on", "connection: 'tls' is not known"),
             ("mssql://sa@db/shop", "connection: needs a user and a password"),
