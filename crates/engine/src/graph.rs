@@ -191,7 +191,8 @@ impl Graph {
     }
 }
 
-fn node<T: ?Sized + 'static>(
+/// A component of a config.
+pub(crate) fn node<T: ?Sized + 'static>(
     spec: &ComponentSpec,
     role: Role,
     pick: fn(&'static Connector) -> Option<&'static RoleOf<T>>,

@@ -4,15 +4,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use towpath_core::{
-    Context, Error, Known, Mark, Name, Next, Piece, Result, Resume, Run, Sink, Source, SourcePlan, Token, Transform,
-    pipeline::{CommonSpec, ErrorsSpec, Guard, RunSpec, Workers},
+    ComponentSpec, Connector, Context, Error, Known, Mark, Name, Next, Piece, Reject, Result, Resume, Run, Sink,
+    Source, SourcePlan, Token, Transform,
+    connector::RoleOf,
+    pipeline::{CommonSpec, ErrorsSpec, Guard, Role, RunSpec, Workers},
     source::Replay,
 };
 
 use crate::{
-    graph::{Graph, Make, Node},
+    graph::{self, Graph, Make, Node},
     stage::transform::Closure,
 };
 
@@ -22,12 +25,14 @@ use crate::{
 /// new components.
 pub struct Pipeline {
     graph: Graph,
+    /// The first part that could not be added; `build` tells.
+    wrong: Option<Error>,
 }
 
 impl Pipeline {
     /// A pipeline without parts. State and dead letters go by the name.
     pub fn new(name: impl Into<Name>) -> Self {
-        Self { graph: Graph::empty(name.into()) }
+        Self { graph: Graph::empty(name.into()), wrong: None }
     }
 
     /// Adds a source.
@@ -39,6 +44,15 @@ impl Pipeline {
     ) -> Self {
         let make: Make<dyn Source> = Arc::new(move || Ok(Box::new(make()?)));
         self.graph.sources.push(node(name, &[], make));
+        self
+    }
+
+    /// Adds a source of a connector by the name of its `type`, with the options that a file would give it. The connector must be
+    /// linked into this program.
+    #[must_use]
+    pub fn source_of(mut self, name: &str, kind: &str, options: Value) -> Self {
+        let node = self.known(name, &[], kind, options, Role::Source, |connector| connector.source.as_ref());
+        self.graph.sources.extend(node);
         self
     }
 
@@ -63,11 +77,30 @@ impl Pipeline {
         self
     }
 
-    /// Adds a transform that is a closure: a batch in, a batch out.
+    /// Adds a transform by the name of its `type`, as [`source_of`](Self::source_of) does a source.
     #[must_use]
-    pub fn map<F>(self, name: &str, inputs: &[&str], map: F) -> Self
+    pub fn transform_of(mut self, name: &str, inputs: &[&str], kind: &str, options: Value) -> Self {
+        let node = self.known(name, inputs, kind, options, Role::Transform, |connector| connector.transform.as_ref());
+        self.graph.transforms.extend(node);
+        self
+    }
+
+    /// Adds a transform that is a closure: a batch in, a batch out. An error ends the run; a faulty row is
+    /// [`try_map`](Self::try_map)'s.
+    #[must_use]
+    pub fn map<F>(self, name: &str, inputs: &[&str], mut map: F) -> Self
     where
         F: FnMut(RecordBatch) -> Result<RecordBatch> + Clone + Send + Sync + 'static,
+    {
+        self.try_map(name, inputs, move |rows, _| map(rows))
+    }
+
+    /// The same, for logic that may find rows faulty: each goes to the dead letters as a [`Reject::row`] of the batch that came in,
+    /// and it is the closure that leaves it out of what it gives. Each worker has a clone of its own.
+    #[must_use]
+    pub fn try_map<F>(self, name: &str, inputs: &[&str], map: F) -> Self
+    where
+        F: FnMut(RecordBatch, &mut Vec<Reject>) -> Result<RecordBatch> + Clone + Send + Sync + 'static,
     {
         self.transform(name, inputs, move || Ok(Closure(map.clone())))
     }
@@ -92,6 +125,36 @@ impl Pipeline {
         let make: Make<dyn Sink> = Arc::new(move || Ok(Box::new(make()?)));
         self.graph.sinks.push(node(name, inputs, make));
         self
+    }
+
+    /// Adds a sink of a connector by the name of its `type`, as [`source_of`](Self::source_of) does a source.
+    #[must_use]
+    pub fn sink_of(mut self, name: &str, inputs: &[&str], kind: &str, options: Value) -> Self {
+        let node = self.known(name, inputs, kind, options, Role::Sink, |connector| connector.sink.as_ref());
+        self.graph.sinks.extend(node);
+        self
+    }
+
+    /// A component as a file would have it.
+    fn known<T: ?Sized + 'static>(
+        &mut self,
+        name: &str,
+        inputs: &[&str],
+        kind: &str,
+        options: Value,
+        role: Role,
+        pick: fn(&'static Connector) -> Option<&'static RoleOf<T>>,
+    ) -> Option<Node<T>> {
+        let inputs = inputs.iter().map(|&input| input.into()).collect();
+        let spec =
+            ComponentSpec { name: name.into(), kind: kind.to_owned(), inputs, common: CommonSpec::default(), options };
+        match graph::node(&spec, role, pick) {
+            Ok(node) => Some(node),
+            Err(error) => {
+                self.wrong.get_or_insert(error);
+                None
+            }
+        }
     }
 
     /// Lets the rows of the sink added last wait until these sinks have committed the same epoch.
@@ -131,8 +194,15 @@ impl Pipeline {
     }
 
     /// Checks that the parts fit together.
+    ///
+    /// # Errors
+    /// Config: a connector that is not there; names and inputs that do not fit. What is wrong with a connector's options is told by the
+    /// plan or the run, which makes it.
     pub fn build(self) -> Result<Graph> {
-        self.graph.join()
+        match self.wrong {
+            Some(error) => Err(error.at(format!("pipeline {}", self.graph.name))),
+            None => self.graph.join(),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ fn sink(pipeline: Pipeline, name: &str, inputs: &[&str]) -> Pipeline {
 fn parts_that_do_not_fit_together() {
     let pass = |pipeline: Pipeline, name: &str, inputs: &[&str]| pipeline.map(name, inputs, Ok);
     type More = Box<dyn FnOnce(Pipeline) -> Pipeline>;
-    let cases: [(&str, More); 11] = [
+    let cases: [(&str, More); 12] = [
         ("pipeline p: a pipeline needs at least one source and one sink", Box::new(|p| p)),
         ("two components are called 's'", Box::new(|p| sink(p, "s", &["s"]))),
         ("'a/b' is not a component's name: leave out '+' and '/'", Box::new(|p| sink(p, "a/b", &["s"]))),
@@ -33,6 +33,10 @@ fn parts_that_do_not_fit_together() {
         ),
         ("inputs of 't' are missing", Box::new(move |p| sink(pass(p, "t", &["nowhere"]), "k", &["t"]))),
         ("inputs of 't' are missing", Box::new(move |p| sink(pass(p, "t", &[]), "k", &["t"]))),
+        (
+            "pipeline p: sink k: there is no sink of type 'nothing'",
+            Box::new(|p| p.sink_of("k", &["s"], "nothing", serde_json::json!({}))),
+        ),
         ("`after` of 'k' names an unknown sink", Box::new(|p| sink(p, "k", &["s"]).after(&["nobody"]))),
         (
             "`after` of 'k', 'l' names an unknown sink or goes round in a circle",

@@ -223,7 +223,7 @@ impl Output for Streamed<'_> {
 pub(crate) struct Closure<F>(pub(crate) F);
 
 #[async_trait]
-impl<F: FnMut(RecordBatch) -> Result<RecordBatch> + Send> Transform for Closure<F> {
+impl<F: FnMut(RecordBatch, &mut Vec<Reject>) -> Result<RecordBatch> + Send> Transform for Closure<F> {
     fn plan(&self, _: &[(Name, towpath_core::Known)]) -> Result<towpath_core::TransformPlan> {
         Ok(towpath_core::TransformPlan {
             schema: towpath_core::Known::No,
@@ -233,6 +233,9 @@ impl<F: FnMut(RecordBatch) -> Result<RecordBatch> + Send> Transform for Closure<
         })
     }
     async fn apply(&mut self, _: &Context, _: &Name, rows: RecordBatch, out: &mut dyn Output) -> Result<()> {
-        out.rows((self.0)(rows)?).await
+        let mut rejects = vec![];
+        let given = (self.0)(rows, &mut rejects)?;
+        rejects.into_iter().for_each(|reject| out.reject(reject));
+        out.rows(given).await
     }
 }
