@@ -21,9 +21,10 @@ pub(crate) fn share_screen(bars: Option<MultiProgress>) {
 
 /// Starts logging. `TOWPATH_LOG` decides, else `-v`.
 pub(crate) fn start(verbose: u8) {
+    // The driver of SQL Server warns that it does not encrypt: what there is to encrypt is encrypted below it.
     let usual = match verbose {
-        0 => "warn,towpath=info",
-        1 => "info,towpath=debug",
+        0 => "warn,tiberius=error,towpath=info",
+        1 => "info,tiberius=error,towpath=debug",
         _ => "debug,towpath=trace",
     };
     let chosen = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty());

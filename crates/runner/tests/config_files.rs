@@ -17,20 +17,36 @@ fn every_pipeline_in_config_plans() {
         .filter(|name| name.ends_with(".yaml"))
         .collect();
     files.sort();
-    assert!(files.len() >= 2, "{files:?}");
-    let shell = Shell::new(Program::Towpath).in_folder(&root);
+    assert!(files.len() >= 3, "{files:?}");
+    // A state of its own for each: servers that fail are left alone after a while, and that would show.
+    let shell = || Shell::new(Program::Towpath).in_folder(&root);
     // Nothing listens there, so a plan has to do without the server.
     let variables = [
         ("SSRS_PASSWORD", "not sent"),
         ("REPORT_SERVER", "http://127.0.0.1:9/ReportServer"),
         ("DATABASE", "/nowhere/a.db"),
+        ("MSSQL_URL", "mssql://loader:secret@127.0.0.1:9/Production"),
+        ("SOURCE_URL", "Server=127.0.0.1,10;Database=Line;User Id=reader;Password=secret"),
     ];
-    for file in files {
-        let right = shell.run_with(&["validate", &file], &variables);
+    for file in &files {
+        let (file, shell) = (file.as_str(), shell());
+        let right = shell.run_with(&["validate", file], &variables);
         assert_eq!((right.code, right.err.as_str()), (Some(0), ""), "{file}");
-        let plan = shell.run_with(&["plan", &file], &variables);
+        let plan = shell.run_with(&["plan", file], &variables);
         assert_eq!(plan.code, Some(0), "{file}: {}", plan.all());
         let name = file.rsplit('/').next().unwrap().trim_end_matches(".yaml");
         assert_seen!(name, plan.out.replace(&format!("{}/", root.display()), ""));
+    }
+    // Without variables a plan says what is missing, and asks nobody.
+    let missing = [("production_report", "SSRS_PASSWORD MSSQL_URL"), ("db_to_db", "SOURCE_URL MSSQL_URL")];
+    for (name, variables) in missing {
+        let (file, shell) = (format!("config/pipelines/{name}.yaml"), shell());
+        let (plan, run) = (shell.run(&["plan", &file]), shell.run(&["run", &file]));
+        assert_eq!((plan.code, run.code), (Some(0), Some(2)), "{}{}", plan.all(), run.all());
+        for variable in variables.split(' ') {
+            assert!(plan.err.contains(&format!("warning: variable {variable} is not set")), "{}", plan.all());
+            assert!(run.err.contains(&format!("error: variable {variable} is not set")), "{}", run.all());
+        }
+        assert!(plan.out.contains("a variable that is not set, so the server is not asked"), "{}", plan.all());
     }
 }

@@ -1,4 +1,4 @@
-//! SIGKILL at random moments: whatever the write mode, table and dead letters are exact in the end.
+//! SIGKILL at random moments: whatever the write mode, table and dead letters are exact in the end, and nothing else is left.
 
 use std::{
     collections::BTreeMap,
@@ -9,9 +9,68 @@ use std::{
 
 use crate::kit::*;
 
-/// Kills that must hit a run under way, over all modes.
+/// Kills that must hit a run under way, over all modes of a target.
 const KILLS: usize = 52;
-const ROWS: u64 = 24_000;
+
+/// Where the rows go.
+trait Target {
+    /// How many there are: enough that a run takes as long as a process needs to be hit.
+    const ROWS: u64;
+    /// Whether `append` and `replace` keep the order in which rows came.
+    const KEEPS_ORDER: bool;
+    fn new(place: &Place) -> Self;
+    /// What the file says of it, without mode and key.
+    fn sink(&self) -> String;
+    /// The rows of the table, in the order of their ids, or as they came.
+    fn table(&self, place: &Place, by_id: bool) -> Vec<String>;
+    /// Nothing but the table and the checkpoints.
+    fn check_what_is_left(&self, place: &Place);
+}
+
+/// A file with a folder for itself.
+struct Sqlite;
+
+impl Target for Sqlite {
+    const ROWS: u64 = 24_000;
+    const KEEPS_ORDER: bool = true;
+    fn new(place: &Place) -> Self {
+        place.write("base/README", "the database has this folder for itself");
+        Self
+    }
+    fn sink(&self) -> String {
+        "type: sqlite, path: base/out.db, table: t".to_owned()
+    }
+    fn table(&self, place: &Place, by_id: bool) -> Vec<String> {
+        let order = if by_id { "id" } else { "rowid" };
+        place.try_rows("base/out.db", &format!("SELECT id, name, weight FROM t ORDER BY {order}")).unwrap()
+    }
+    fn check_what_is_left(&self, place: &Place) {
+        let tables = place.rows("base/out.db", "SELECT name FROM sqlite_schema WHERE type <> 'index' ORDER BY name");
+        assert_eq!(tables, ["t", "towpath_checkpoint"], "nothing of a staging table is left");
+        let mut files = place.names("base");
+        files.retain(|name| !name.starts_with("out.db"));
+        assert_eq!(files, ["README"], "nothing beside the database is left");
+    }
+}
+
+/// A server that outlives whoever is killed.
+impl Target for Warehouse {
+    const ROWS: u64 = 12_000;
+    const KEEPS_ORDER: bool = false;
+    fn new(_: &Place) -> Self {
+        Self::new()
+    }
+    fn sink(&self) -> String {
+        format!("type: mssql, connection: '{}', table: dbo.t", self.url())
+    }
+    fn table(&self, _: &Place, _: bool) -> Vec<String> {
+        self.rows("SELECT id, name, weight FROM dbo.t ORDER BY id")
+    }
+    fn check_what_is_left(&self, _: &Place) {
+        assert_eq!(self.tables(), ["t", "towpath_checkpoint"], "nothing of a staging table is left");
+        until("the end of what was killed", || self.open_transactions() == 0);
+    }
+}
 
 /// A generator of its own, so that a failure can be had again. The times are the system's all the same.
 struct Dice(u64);
@@ -53,36 +112,38 @@ fn good(first: u64, rows: u64, name: &str) -> Vec<(u64, String)> {
         .collect()
 }
 
-struct Case {
+struct Case<T> {
     mode: &'static str,
     place: Place,
+    target: T,
     before: Vec<(u64, String)>,
     new: Vec<(u64, String)>,
     /// The run that filled the table.
     earlier: String,
 }
 
-impl Case {
+impl<T: Target> Case<T> {
     /// A table with rows of an earlier run, half of whose keys the new file has too.
     fn new(mode: &'static str) -> Self {
         let place = Place::new();
+        let target = T::new(&place);
         let key = if matches!(mode, "insert_new" | "upsert") { ", key: [id]" } else { "" };
         let pipeline = format!(
             "commit: {{ every: 1ms, rows: 500 }}
 sources:
   file: {{ type: csv, path: in.csv, columns: {{ id: int64, weight: float64 }} }}
 sinks:
-  table: {{ type: sqlite, inputs: [file], path: base/out.db, table: t, write: {mode}{key} }}
-"
+  table: {{ {}, inputs: [file], write: {mode}{key} }}
+",
+            target.sink()
         );
         place.write("p.yaml", &pipeline);
-        place.write("base/README", "the database has this folder for itself");
         place.write("in.csv", &file(0, 2_000, "old"));
         let ran = place.run("p.yaml").expect(0);
         assert_eq!(ran.report()["dead_letters"], 3);
-        place.write("in.csv", &file(1_000, ROWS, "new"));
+        place.write("in.csv", &file(1_000, T::ROWS, "new"));
         let earlier = place.last_run("p").0;
-        Self { mode, place, before: good(0, 2_000, "old"), new: good(1_000, ROWS, "new"), earlier }
+        Self { mode, place, target, before: good(0, 2_000, "old"), new: good(1_000, T::ROWS, "new"), earlier }
     }
 
     /// Whether the run that reads the new file has completed.
@@ -92,22 +153,29 @@ sinks:
     }
 
     fn table(&self) -> Vec<String> {
-        let order = if matches!(self.mode, "append" | "replace") { "rowid" } else { "id" };
-        self.place.try_rows("base/out.db", &format!("SELECT id, name, weight FROM t ORDER BY {order}")).unwrap()
+        self.in_order(self.target.table(&self.place, !matches!(self.mode, "append" | "replace")))
+    }
+
+    /// In the order in which they can be compared: of rows without a key not every target keeps the order.
+    fn in_order(&self, mut rows: Vec<String>) -> Vec<String> {
+        if !T::KEEPS_ORDER {
+            rows.sort_by(|a, b| id(a).cmp(&id(b)).then_with(|| a.cmp(b)));
+        }
+        rows
     }
 
     /// What the table must hold when so many of the new rows are in it.
     fn expected(&self, so_many: usize) -> Vec<String> {
         let (old, new) = (self.before.iter(), self.new[..so_many].iter());
         let text = |(_, text): &(u64, String)| text.clone();
-        match self.mode {
+        self.in_order(match self.mode {
             "append" => old.chain(new).map(text).collect(),
             "replace" if so_many == 0 => old.map(text).collect(),
             "replace" => new.map(text).collect(),
             "insert_new" => new.chain(old).cloned().collect::<BTreeMap<_, _>>().into_values().collect(),
             "upsert" => old.chain(new).cloned().collect::<BTreeMap<_, _>>().into_values().collect(),
             other => panic!("{other}"),
-        }
+        })
     }
 
     /// In between there are whole commits, never a row that does not belong there. Whether any of the new ones are in it.
@@ -139,13 +207,8 @@ sinks:
     fn check_the_end(&self) {
         assert_eq!(self.table(), self.expected(self.new.len()), "{}", self.mode);
         let bad = |rows: u64| (1..=rows).filter(|record| is_bad(*record));
-        assert_eq!(self.place.letter_records("p"), bad(2_000).chain(bad(ROWS)).collect::<Vec<_>>(), "{}", self.mode);
-        let tables =
-            self.place.rows("base/out.db", "SELECT name FROM sqlite_schema WHERE type <> 'index' ORDER BY name");
-        assert_eq!(tables, ["t", "towpath_checkpoint"], "{}: nothing of a staging table is left", self.mode);
-        let mut files = self.place.names("base");
-        files.retain(|name| !name.starts_with("out.db"));
-        assert_eq!(files, ["README"], "{}: nothing beside the database is left", self.mode);
+        assert_eq!(self.place.letter_records("p"), bad(2_000).chain(bad(T::ROWS)).collect::<Vec<_>>(), "{}", self.mode);
+        self.target.check_what_is_left(&self.place);
     }
 }
 
@@ -154,17 +217,17 @@ fn id(row: &str) -> u64 {
 }
 
 /// Kills a mode's runs until enough were hit; each run is taken up until it is done, and then another table begins.
-fn killed(mode: &'static str, kills: usize) {
+fn killed<T: Target>(mode: &'static str, kills: usize) {
     let mut dice = Dice(0x9E37_79B9_7F4A_7C15 ^ mode.len() as u64);
     let (mut hit, mut between) = (0, 0);
     // How long it takes undisturbed, here and now.
-    let clean = Case::new(mode);
+    let clean = Case::<T>::new(mode);
     let began = Instant::now();
     clean.place.run("p.yaml").expect(0);
     let seconds = began.elapsed().as_secs_f64();
     clean.check_the_end();
     while hit < kills {
-        let case = Case::new(mode);
+        let case = Case::<T>::new(mode);
         let mut taken_up = None;
         for _ in 0..4 {
             let running = case.place.start(&["run", "p.yaml", "--json"]);
@@ -190,22 +253,36 @@ fn killed(mode: &'static str, kills: usize) {
     assert!(mode == "replace" || between > 0, "{mode}: no kill came between two commits");
 }
 
-#[test]
-fn append() {
-    killed("append", KILLS / 4);
+/// Each mode is a test of its own, so that they run side by side.
+macro_rules! modes {
+    ($($module:ident: $target:ty;)*) => {$(
+        mod $module {
+            use super::*;
+
+            #[test]
+            fn append() {
+                killed::<$target>("append", KILLS / 4);
+            }
+
+            #[test]
+            fn insert_new() {
+                killed::<$target>("insert_new", KILLS / 4);
+            }
+
+            #[test]
+            fn upsert() {
+                killed::<$target>("upsert", KILLS / 4);
+            }
+
+            #[test]
+            fn replace() {
+                killed::<$target>("replace", KILLS / 4);
+            }
+        }
+    )*};
 }
 
-#[test]
-fn insert_new() {
-    killed("insert_new", KILLS / 4);
-}
-
-#[test]
-fn upsert() {
-    killed("upsert", KILLS / 4);
-}
-
-#[test]
-fn replace() {
-    killed("replace", KILLS / 4);
+modes! {
+    sqlite: Sqlite;
+    sql_server: Warehouse;
 }

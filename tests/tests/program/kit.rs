@@ -1,4 +1,4 @@
-//! A folder with pipelines, state and tables; the program in it; a report server beside it.
+//! A folder with pipelines, state and tables; the program in it; a report server and a SQL Server beside it.
 
 use std::{
     fs::{self, File},
@@ -14,7 +14,10 @@ use std::{
 use rusqlite::types::Value as Cell;
 use serde_json::Value;
 use tempfile::TempDir;
-use towpath_testkit::report_server::{Builder, Report, ReportServer};
+use towpath_testkit::{
+    report_server::{Builder, Report, ReportServer},
+    sql_server::{SqlServer, SqlServerOptions},
+};
 
 /// A process that has not ended by then hangs.
 const HANGS: Duration = Duration::from_secs(90);
@@ -256,6 +259,35 @@ impl Reports {
 impl Deref for Reports {
     type Target = ReportServer;
     fn deref(&self) -> &ReportServer {
+        &self.server
+    }
+}
+
+/// A SQL Server in this process, on threads of its own.
+pub struct Warehouse {
+    server: SqlServer,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Warehouse {
+    pub fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        Self { server: runtime.block_on(SqlServer::start(SqlServerOptions::default())), _runtime: runtime }
+    }
+    /// The text of all rows of a query, in its order; null is `∅`.
+    pub fn rows(&self, sql: &str) -> Vec<String> {
+        let cell = |cell: Option<String>| cell.unwrap_or_else(|| "∅".to_owned());
+        self.query(sql).into_iter().map(|row| row.into_iter().map(cell).collect::<Vec<_>>().join("|")).collect()
+    }
+    /// The names of all tables.
+    pub fn tables(&self) -> Vec<String> {
+        self.rows("SELECT name FROM sys.tables ORDER BY name")
+    }
+}
+
+impl Deref for Warehouse {
+    type Target = SqlServer;
+    fn deref(&self) -> &SqlServer {
         &self.server
     }
 }

@@ -18,3 +18,4 @@ mod kills;
 mod peers;
 mod serve;
 mod sharing;
+mod warehouse;
