@@ -22,11 +22,14 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   demo                  load a million rows from a simulated report server into a SQLite file
+  demo report           config/pipelines/production_report.yaml from one into a simulated SQL Server
   ci [--from STEP]      everything that CI runs; stops at the first step that fails
   bench [spine]         the figures of the README, each beside a rival in the same run
+  bench mssql [JOB…]    the same against the SQL Server of TOWPATH_MSSQL_URL, or a simulated one
   docs [--check]        write the reference pages, or say whether they are up to date
   new-connector NAME    a connector crate whose tests fail until it works
-  simulate ssrs [--port N] [--rows N] …    a report server to try things with; --help says more";
+  simulate ssrs [--port N] [--rows N] …    a report server to try things with; --help says more
+  simulate mssql [--port N] …              a SQL Server to try things with";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

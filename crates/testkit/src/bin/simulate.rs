@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 
 use towpath_testkit::{
     report_server::{Builder, Report, ReportServer, Scheme, write_log},
+    sample::sample_csv_with_refused_rows,
     sql_server::{SqlServer, SqlServerOptions, TlsMode},
 };
 
@@ -29,7 +30,9 @@ towpath-simulate mssql [OPTIONS]     a SQL Server over SQLite; its data is gone 
   --database NAME   the database (default: towpath)
   --tls MODE        off, required (TDS 7.4) or strict (TDS 8.0); a certificate is made (default: off)
 
-towpath-simulate sample FILE --rows N     writes N rows of that log as a CSV file, and says what its `columns` are";
+towpath-simulate sample FILE --rows N     writes N rows of that log as a CSV file, and says what its `columns` are
+towpath-simulate rows FILE --rows N [--from N] [--refused-every N]
+                                          the same of a log that may be cut anywhere, with rows that a database refuses";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -54,11 +57,37 @@ async fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Some((what, [file, options @ ..])) if what == "rows" => match rows(file, options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        },
         _ => {
             println!("{HELP}");
             ExitCode::SUCCESS
         }
     }
+}
+
+fn rows(file: &str, options: &[String]) -> Result<(), String> {
+    let (mut rows, mut from, mut every) = (1_000_000, 0, 0);
+    for option in options.chunks(2) {
+        let [name, value] = option else { return Err(format!("{} needs a value", option.join(" "))) };
+        let value = value.parse::<u64>().map_err(|error| format!("{name} {value}: {error}"))?;
+        match name.as_str() {
+            "--rows" => rows = value,
+            "--from" => from = value,
+            "--refused-every" => every = value,
+            unknown => return Err(format!("{unknown} is no option")),
+        }
+    }
+    let written = std::fs::File::create(file)
+        .and_then(|mut out| sample_csv_with_refused_rows(from..from.saturating_add(rows), every, &mut out));
+    written.map_err(|error| format!("{file}: {error}"))?;
+    println!("{{ Timestamp: timestamp, Torque: float64, Temperature: float64 }}");
+    Ok(())
 }
 
 fn sample(file: &str, rows: &str) -> Result<(), String> {
