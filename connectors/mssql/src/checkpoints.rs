@@ -10,12 +10,12 @@
 //! | `checkpoint_text` | the checkpoint, as JSON |
 
 use tiberius::Row;
-use towpath_core::{Checkpoint, Context, Error, ErrorKind, Result, Retry};
+use towpath_core::{Checkpoint, Context, Error, ErrorKind, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     catalog::{HERE, TableName},
-    client::{Session, number, text},
+    client::{Pool, Session, number, text},
     statements::{self, Stored},
 };
 
@@ -58,7 +58,7 @@ pub(crate) fn overtaken(target: &TableName) -> Error {
 
 impl Owner {
     /// Finds the schema of a target that has none, makes the table of checkpoints if it is not there.
-    pub(crate) async fn prepare(session: &mut Session, ctx: &Context, target: &TableName) -> Result<Self> {
+    async fn prepare(session: &mut Session, ctx: &Context, target: &TableName) -> Result<Self> {
         let schema = match &target.schema {
             Some(schema) => schema.clone(),
             None => {
@@ -78,11 +78,7 @@ impl Owner {
             pipeline,
             sink,
         };
-        session
-            .batch("make the table of checkpoints", &statements::create_checkpoints(&owner.table))
-            .await
-            // Two may have seen that it is not there: whoever comes second sees it now.
-            .map_err(|error| if error.kind() == ErrorKind::Config { error.retry(Retry::Again) } else { error })?;
+        session.batch("make the table of checkpoints", &statements::create_checkpoints(&owner.table)).await?;
         Ok(owner)
     }
 
@@ -91,13 +87,27 @@ impl Owner {
         TableName { schema: self.target.schema.clone(), name }
     }
 
+    /// Both; once more, if another who opens for the first time at the same moment has made the table or its row before us.
+    pub(crate) async fn open(pool: &Pool, ctx: &Context, target: &TableName) -> Result<(Self, Found)> {
+        let mut again = true;
+        loop {
+            let mut session = pool.session().await?;
+            let opened = async {
+                let owner = Self::prepare(&mut session, ctx, target).await?;
+                let found = owner.raise(&mut session).await?;
+                Ok::<_, Error>((owner, found))
+            };
+            match opened.await {
+                Err(error) if again && matches!(error.kind(), ErrorKind::Config | ErrorKind::Conflict) => again = false,
+                done => return done,
+            }
+        }
+    }
+
     /// Raises the fence and reads the checkpoint, in one transaction.
-    pub(crate) async fn raise(&self, session: &mut Session) -> Result<Found> {
+    async fn raise(&self, session: &mut Session) -> Result<Found> {
         let sql = statements::raise_fence(&self.table, &self.id, &self.pipeline, &self.sink, &self.target);
-        let results = session.batch("raise the fence", &sql).await.map_err(|error| {
-            // Two that open for the first time at once: the second finds the row of the first.
-            if error.kind() == ErrorKind::Conflict { error.retry(Retry::Again) } else { error }
-        })?;
+        let results = session.batch("raise the fence", &sql).await?;
         let row = results.iter().flatten().next().ok_or_else(|| Error::internal("no fence came back"))?;
         let (then, now) = (number(row, 2), number(row, 7));
         let mut found = Found {

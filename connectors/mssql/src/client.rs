@@ -321,12 +321,12 @@ impl Pool {
     }
     /// A session nobody else has, fit for use. Not by the door: this is a part of a call.
     pub(crate) async fn session(&self) -> Result<Lease> {
-        let got = self.pool.get().await.map_err(|error| match error {
+        // What it takes to sign in is large: on the heap.
+        let got = Box::pin(self.pool.get()).await.map_err(|error| match error {
             managed::PoolError::Backend(error) => error,
             other => Error::internal("cannot get a connection from the pool").because(other),
         });
         got.map(|session| Lease { session: Some(session), leaving: Arc::clone(&self.leaving) })
-            .map_err(|error| error.at(self.place.clone()))
     }
     /// The context of the component.
     pub(crate) fn ctx(&self) -> &Context {

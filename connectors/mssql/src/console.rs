@@ -30,8 +30,8 @@ impl Console {
     /// # Errors
     /// What the server refuses.
     pub async fn ask(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
-        let mut session = self.0.session().await?;
-        let results = session.batch("ask", sql).await?;
+        let asked = async { self.0.session().await?.batch("ask", sql).await };
+        let results = asked.await.map_err(|error| error.at(self.0.place().to_owned()))?;
         Ok(results.iter().flatten().map(|row| row.cells().map(|(_, cell)| shown(cell)).collect()).collect())
     }
 }

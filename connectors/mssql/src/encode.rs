@@ -124,7 +124,7 @@ impl<'a> Cells<'a> {
     pub(crate) fn of(column: &'a ArrayRef, staged: &SqlType) -> Result<Self> {
         let any = column.as_any();
         let wrong = || Error::internal(format!("a column of type {} is to be staged as {staged}", column.data_type()));
-        fn as_a<'a, T: 'static>(any: &'a dyn std::any::Any, wrong: impl Fn() -> Error) -> Result<&'a T> {
+        fn as_a<T: 'static>(any: &dyn std::any::Any, wrong: impl Fn() -> Error) -> Result<&T> {
             any.downcast_ref().ok_or_else(wrong)
         }
         let moments = || {

@@ -94,7 +94,8 @@ pub(crate) async fn open(login: &Login, host: &str, port: u16) -> Result<Channel
             (Box::new(stream), answer)
         }
     };
-    Ok(Replay { inner: wire, head: [0; 4], seen: 0, swallowing: true, answer })
+    let version_8 = (at.encrypt == Encrypt::Strict).then(Version8::default);
+    Ok(Replay { inner: wire, head: [0; 4], seen: 0, swallowing: true, answer, version_8 })
 }
 
 fn untrusted(error: io::Error) -> Error {
@@ -267,7 +268,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wrapped<S> {
     }
 }
 
-/// Keeps the driver's pre-login to itself and answers it with what the server has said before.
+/// Keeps the driver's pre-login to itself and answers it with what the server has said before. Where encryption came first, the sign-in is made one of
+/// TDS 8 on its way.
 #[derive(Debug)]
 pub struct Replay<S> {
     inner: S,
@@ -276,38 +278,115 @@ pub struct Replay<S> {
     seen: usize,
     swallowing: bool,
     answer: Bytes,
+    version_8: Option<Version8>,
+}
+
+/// TDS 8 is TDS 7.4 inside of TLS, but for the version in the sign-in (MS-TDS 2.2.6.4, at byte 4 of LOGIN7) and in its acknowledgement (2.2.7.14), which
+/// the driver knows only together with a TLS stack of its own.
+#[derive(Debug, Default)]
+struct Version8 {
+    /// Bytes of the sign-in that have gone out.
+    sent: usize,
+    /// The answer to it, until it is whole.
+    held: Vec<u8>,
+    acknowledged: bool,
+}
+
+/// As they stand in LOGIN7: low byte first.
+const LOGIN_8: [u8; 4] = [0, 0, 0, 8];
+/// Where: behind the packet's header and the message's length.
+const LOGIN_AT: std::ops::Range<usize> = HEADER + 4..HEADER + 8;
+/// In LOGINACK: high byte first. The token before it, its length in between; the language behind that is SQL.
+const LOGIN_ACK: u8 = 0xad;
+const ACK_8: [u8; 5] = [1, 8, 0, 0, 0];
+const ACK_7_4: [u8; 5] = [1, 0x74, 0, 0, 4];
+/// More than any server's answer to a sign-in.
+const SIGN_IN_AT_MOST: usize = 1 << 20;
+
+impl Version8 {
+    /// The next bytes of the sign-in as they go out, if any of them is the version's.
+    fn outgoing<'a>(&self, bytes: &'a [u8]) -> Option<std::borrow::Cow<'a, [u8]>> {
+        if self.sent >= LOGIN_AT.end {
+            return None;
+        }
+        let take = bytes.len().min(LOGIN_AT.end - self.sent);
+        let mut bytes = bytes.get(..take)?.to_vec();
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            if LOGIN_AT.contains(&(self.sent + at)) {
+                *byte = LOGIN_8[self.sent + at - LOGIN_AT.start];
+            }
+        }
+        Some(bytes.into())
+    }
+
+    /// The answer, when it is whole.
+    fn incoming(&mut self) -> Option<Bytes> {
+        let mut at = 0;
+        loop {
+            let head = self.held.get(at..at + HEADER)?;
+            at += usize::from(u16::from_be_bytes([head[2], head[3]])).max(HEADER);
+            if head[1] & END_OF_MESSAGE != 0 {
+                break;
+            }
+        }
+        if self.held.len() < at {
+            return None;
+        }
+        let mut answer = std::mem::take(&mut self.held);
+        let found = answer.windows(8).position(|bytes| bytes[0] == LOGIN_ACK && bytes[3..] == ACK_8);
+        if let Some(at) = found {
+            answer[at + 3..at + 8].copy_from_slice(&ACK_7_4);
+        }
+        self.acknowledged = true;
+        Some(answer.into())
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Replay<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.answer.is_empty() {
-            return Pin::new(&mut self.inner).poll_read(cx, to);
+        let this = &mut *self;
+        while this.answer.is_empty() {
+            let Some(version) = this.version_8.as_mut().filter(|version| !version.acknowledged) else {
+                return Pin::new(&mut this.inner).poll_read(cx, to);
+            };
+            let mut piece = [0; 4096];
+            let mut piece = ReadBuf::new(&mut piece);
+            ready!(Pin::new(&mut this.inner).poll_read(cx, &mut piece))?;
+            if piece.filled().is_empty() || version.held.len() > SIGN_IN_AT_MOST {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            version.held.extend_from_slice(piece.filled());
+            this.answer = version.incoming().unwrap_or_default();
         }
-        let take = self.answer.len().min(to.remaining());
-        to.put_slice(&self.answer.split_to(take));
+        let take = this.answer.len().min(to.remaining());
+        to.put_slice(&this.answer.split_to(take));
         Poll::Ready(Ok(()))
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Replay<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.swallowing {
-            return Pin::new(&mut self.inner).poll_write(cx, bytes);
+        let this = &mut *self;
+        if !this.swallowing {
+            let Some(version) = &mut this.version_8 else { return Pin::new(&mut this.inner).poll_write(cx, bytes) };
+            let changed = version.outgoing(bytes);
+            let sent = ready!(Pin::new(&mut this.inner).poll_write(cx, changed.as_deref().unwrap_or(bytes)))?;
+            version.sent = version.sent.saturating_add(sent);
+            return Poll::Ready(Ok(sent));
         }
         let mut taken = 0;
         for &byte in bytes {
-            let at = self.seen;
-            if let Some(slot) = self.head.get_mut(at) {
+            if let Some(slot) = this.head.get_mut(this.seen) {
                 *slot = byte;
             }
-            self.seen += 1;
+            this.seen += 1;
             taken += 1;
-            let length = usize::from(u16::from_be_bytes([self.head[2], self.head[3]]));
-            if self.seen >= HEADER && self.seen == length {
+            let length = usize::from(u16::from_be_bytes([this.head[2], this.head[3]]));
+            if this.seen >= HEADER && this.seen == length {
                 // Of several packets only the last ends the message.
-                self.seen = 0;
-                if self.head[1] & END_OF_MESSAGE != 0 {
-                    self.swallowing = false;
+                this.seen = 0;
+                if this.head[1] & END_OF_MESSAGE != 0 {
+                    this.swallowing = false;
                     break;
                 }
             }

@@ -3,38 +3,75 @@
 
 use towpath_core::Size;
 
-/// A table of hashes with linear probing; a hash is its own place. 16 bytes a slot, at most nine tenths of them in use.
+/// Tables of so many parts, each of which grows by itself: so there is never a second one of everything.
+const SHARDS: usize = 64;
+/// The smallest part.
+const FIRST: usize = 16;
+
+/// A set of hashes: tables with linear probing; a hash is its own place. 16 bytes a slot, at most nine tenths of them in use.
 #[derive(Debug, Default)]
 pub(crate) struct KnownKeys {
-    /// 0 is an empty slot; the one hash that is 0 is not remembered.
-    slots: Vec<u128>,
-    used: usize,
+    /// By the first bits of the hash. 0 is an empty slot; the one hash that is 0 is not remembered.
+    shards: Vec<Shard>,
+    /// Slots of a shard.
     most: usize,
 }
 
-/// The smallest table.
-const FIRST: usize = 1 << 10;
+#[derive(Debug, Default)]
+struct Shard {
+    slots: Vec<u128>,
+    used: usize,
+}
 
 impl KnownKeys {
     /// An empty one that may grow to `memory`.
     pub(crate) fn new(memory: Size) -> Self {
-        Self { slots: vec![], used: 0, most: usize::try_from(memory.0 / 16).unwrap_or(usize::MAX) }
+        let most = usize::try_from(memory.0 / 16).unwrap_or(usize::MAX) / SHARDS;
+        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), most }
     }
 
     /// How many hashes it may hold.
     pub(crate) fn capacity(&self) -> usize {
-        self.most / 10 * 9
+        self.most.saturating_mul(SHARDS) / 10 * 9
+    }
+
+    /// How many it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.used).sum()
     }
 
     /// Whether the hash is here.
     pub(crate) fn has(&self, hash: u128) -> bool {
+        self.shards.get(shard(hash)).is_some_and(|shard| shard.has(hash))
+    }
+
+    /// Remembers a hash, as long as there is room. False: it was here already, or is not now.
+    pub(crate) fn add(&mut self, hash: u128) -> bool {
+        let most = self.most;
+        hash != 0 && self.shards.get_mut(shard(hash)).is_some_and(|shard| shard.add(hash, most))
+    }
+
+    /// All of them; afterwards it is empty, and holds no memory.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = u128> + '_ {
+        self.shards.iter_mut().flat_map(|shard| std::mem::take(shard).slots).filter(|hash| *hash != 0)
+    }
+}
+
+/// Which shard a hash belongs to.
+fn shard(hash: u128) -> usize {
+    (hash >> (128 - SHARDS.trailing_zeros())) as usize
+}
+
+impl Shard {
+    fn has(&self, hash: u128) -> bool {
         !self.slots.is_empty() && self.slots.get(self.place(hash)) == Some(&hash) && hash != 0
     }
 
     /// Where the hash is, or would be.
     fn place(&self, hash: u128) -> usize {
-        // The upper half, spread over the slots: a multiplication instead of a division.
-        let mut at = (((hash >> 64) * self.slots.len() as u128) >> 64) as usize;
+        // The bits behind those of the shard, spread over the slots: a multiplication instead of a division.
+        let bits = (hash << SHARDS.trailing_zeros()) >> 64;
+        let mut at = ((bits * self.slots.len() as u128) >> 64) as usize;
         loop {
             match self.slots.get(at) {
                 Some(0) => return at,
@@ -45,27 +82,28 @@ impl KnownKeys {
         }
     }
 
-    /// Remembers a hash, as long as there is room.
-    pub(crate) fn add(&mut self, hash: u128) {
-        if hash == 0 || (self.used + 1) * 10 > self.slots.len() * 9 && !self.grow() {
-            return;
+    fn add(&mut self, hash: u128, most: usize) -> bool {
+        if (self.used + 1) * 10 > self.slots.len() * 9 && !self.grow(most) {
+            return false;
         }
         let at = self.place(hash);
-        if let Some(slot) = self.slots.get_mut(at).filter(|slot| **slot == 0) {
-            *slot = hash;
-            self.used += 1;
-        }
+        let Some(slot) = self.slots.get_mut(at).filter(|slot| **slot == 0) else { return false };
+        *slot = hash;
+        self.used += 1;
+        true
     }
 
-    /// By a half; what is there is put anew. For a moment there are two tables, so the last step is kept within the limit.
-    fn grow(&mut self) -> bool {
-        let next = (self.slots.len() + self.slots.len() / 2).max(FIRST).min(self.most);
-        if next <= self.slots.len() + self.slots.len() / 16 || next < 16 {
+    /// By a quarter; what is there is put anew.
+    fn grow(&mut self, most: usize) -> bool {
+        let next = (self.slots.len() + (self.slots.len() / 4).max(FIRST)).min(most);
+        if next <= self.slots.len() + self.slots.len() / 16 || next < 2 {
             return false;
         }
         let old = std::mem::replace(&mut self.slots, vec![0; next]);
         self.used = 0;
-        old.into_iter().filter(|hash| *hash != 0).for_each(|hash| self.add(hash));
+        for hash in old.into_iter().filter(|hash| *hash != 0) {
+            self.add(hash, most);
+        }
         true
     }
 }
@@ -87,21 +125,28 @@ mod tests {
             known.add(hash(n));
             known.add(hash(n));
         }
-        assert_eq!(known.used, 40_000);
+        assert_eq!(known.len(), 40_000);
         assert!((0..40_000).all(|n| known.has(hash(n))));
         assert!(!(40_000..80_000).any(|n| known.has(hash(n))));
+        assert!(!known.add(hash(7)) && known.add(hash(40_000)) && !known.add(0));
+        let mut all: Vec<_> = known.drain().collect();
+        all.sort_unstable();
+        let mut expect: Vec<_> = (0..=40_000).map(hash).collect();
+        expect.sort_unstable();
+        assert_eq!(all, expect);
+        assert_eq!((known.len(), known.has(hash(1))), (0, false));
     }
 
     #[test]
     fn memory_is_bounded() {
         for memory in [0, 100, 1 << 16] {
             let mut known = KnownKeys::new(Size(memory));
-            (0..100_000).for_each(|n| known.add(hash(n)));
-            assert!(known.slots.capacity() as u64 * 16 <= memory, "{memory}");
-            assert!(known.used <= known.slots.len());
+            (0..100_000).for_each(|n| drop(known.add(hash(n))));
+            let slots: usize = known.shards.iter().map(|shard| shard.slots.capacity()).sum();
+            assert!(slots as u64 * 16 <= memory, "{memory}");
+            assert!(known.len() <= slots);
             let found = (0..100_000).filter(|n| known.has(hash(*n))).count();
-            assert_eq!(found, known.used, "{memory}");
-            known.add(0);
+            assert_eq!(found, known.len(), "{memory}");
             assert!(!known.has(0));
         }
     }

@@ -19,6 +19,7 @@ mod shape;
 mod sink;
 mod source;
 mod statements;
+mod transaction;
 mod types;
 
 pub use config::{ConnectionOptions, Encrypt, KeySpec, RowHash, SinkOptions, SourceOptions};

@@ -25,13 +25,14 @@ use crate::{
     bulk::{Bulk, Staged},
     catalog::{Table, TableName},
     checkpoints::{Fence, Found, Owner, overtaken},
-    client::{Lease, Limits, Pool, first_number, number, text},
+    client::{Lease, Limits, Pool, number, text},
     config::SinkOptions,
     known::KnownKeys,
     login::Login,
     refuse::{self, Refusal},
     shape::{Shape, filter},
     statements::{self, Loaded, Publish, Stored},
+    transaction::{Begun, Transaction},
 };
 
 /// Staging tables that nobody has published from for so many days are taken away, whoever made them.
@@ -77,7 +78,7 @@ pub(crate) struct Load {
     /// Text columns in which there is more than ASCII.
     beyond_ascii: Vec<String>,
     /// The transaction in which everything is but the checkpoint.
-    publishing: Option<Lease>,
+    publishing: Option<Box<Lease>>,
     /// The staging table is to stay: a checkpoint says what of it counts.
     keep_staging: bool,
 }
@@ -94,15 +95,7 @@ impl Load {
         let limits = Limits { statement: Some(options.timeout.0), lock: options.lock_timeout.0 };
         let pool = Pool::new(login, ctx, options.workers + 2, limits)?;
         let call = called(&options, &pool, format!("open {target} at"), Effect::Idempotent);
-        let opened = ctx
-            .call(&call, || async {
-                let mut session = pool.session().await?;
-                let owner = Owner::prepare(&mut session, ctx, target).await?;
-                let found = owner.raise(&mut session).await?;
-                Ok((owner, found))
-            })
-            .await
-            .map_err(|error| error.at(pool.place().to_owned()));
+        let opened = ctx.call(&call, || async { Owner::open(&pool, ctx, target).await }).await;
         let (owner, found) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -234,7 +227,7 @@ impl Load {
             }
             Shape::make(&mut session, options, target, schema).await
         });
-        let (shape, table) = made.await.map_err(|error| error.at(pool.place().to_owned()))?;
+        let (shape, table) = made.await?;
         self.table = Some(table);
         let shape = Arc::new(shape);
         self.make_staging(&shape).await?;
@@ -269,10 +262,7 @@ impl Load {
             Some(_) => statements::widen_staging(&self.staging, &missing),
         };
         let mut session = self.pool.session().await?;
-        session
-            .batch(&format!("make the staging table {}", self.staging), &sql)
-            .await
-            .map_err(|error| error.at(self.pool.place().to_owned()))?;
+        session.batch(&format!("make the staging table {}", self.staging), &sql).await?;
         let missing: Vec<Loaded> = missing.into_iter().cloned().collect();
         self.staged.get_or_insert_default().extend(missing);
         Ok(())
@@ -370,7 +360,7 @@ impl Load {
             let known = self.known.as_ref().is_some_and(|known| known.has(*key));
             let again = !known && !self.keys.insert(*key);
             self.repeats |= again && !first_counts;
-            keep.push(!known && !(again && first_counts));
+            keep.push(!(known || (again && first_counts)));
         }
         keep
     }
@@ -394,7 +384,7 @@ impl Load {
             && let Err(error) = bulk.finish().await
         {
             if !error.can_retry() {
-                return Err(error.at(self.pool.place().to_owned()));
+                return Err(error);
             }
             tracing::warn!("a bulk load into {} broke, its rows are sent again: {error}", self.staging);
             self.broken = Some(error);
@@ -500,7 +490,7 @@ impl Load {
         }
         let (pool, call) = (&self.pool, self.call("look over rows for", Effect::Idempotent));
         let found = pool.ctx().call(&call, || async { refuse::ask(pool, &questions).await }).await;
-        let found = found.map_err(|error| error.at(pool.place().to_owned()))?;
+        let found = found?;
         let new: Vec<i64> = found.keys().copied().filter(|row| !refused.contains_key(row)).collect();
         // What is taken out is remembered first: the answer may be lost.
         for (row, refusal) in found {
@@ -531,7 +521,7 @@ impl Load {
             identity: self.identity(),
         };
         let published = self.pool.ctx().call(&call, || async { transaction.begin(&sql).await }).await;
-        match published.map_err(|error| error.at(self.pool.place().to_owned()))? {
+        match published? {
             Begun::Open(lease, written) => {
                 self.publishing = Some(lease);
                 Ok(Ok(written))
@@ -677,8 +667,7 @@ impl Load {
                 sent.store(true, Ordering::Relaxed);
                 transaction.end(&mut session).await
             })
-            .await
-            .map_err(|error| error.at(self.pool.place().to_owned()));
+            .await;
         match done {
             Err(error) if sent.load(Ordering::Relaxed) && error.can_retry() => return Err(error.outcome_unknown()),
             done => done?,
@@ -734,76 +723,4 @@ fn of<'a>(shapes: &'a [Arc<Shape>], rows: &RecordBatch) -> Result<&'a Arc<Shape>
 fn single(rows: &RecordBatch, row: usize) -> Result<RecordBatch> {
     arrow_select::take::take_record_batch(rows, &arrow_array::UInt64Array::from(vec![row as u64]))
         .map_err(|error| Error::internal("cannot copy a row").because(error))
-}
-
-/// What a publish needs of the server.
-struct Transaction<'a> {
-    pool: &'a Pool,
-    owner: &'a Owner,
-    options: &'a SinkOptions,
-    fence: i64,
-    identity: bool,
-}
-
-/// How a publish began.
-enum Begun {
-    /// Everything is in the open transaction; so many rows were touched.
-    Open(Lease, u64),
-    /// The server refuses the rows.
-    Refused(Error),
-}
-
-impl Transaction<'_> {
-    /// One transaction: the lock of the target, the fence, the statements. Left open.
-    async fn begin(&self, statements: &[String]) -> Result<Begun> {
-        let mut session = self.pool.session().await?;
-        let target = &self.owner.target;
-        let lock = session
-            .batch(
-                &format!("begin a publish to {target}"),
-                &statements::begin_publish(target, self.options.lock_timeout.0),
-            )
-            .await?;
-        // sp_getapplock: 0 and 1 are granted, -1 a time-out, -3 a deadlock.
-        if first_number(&lock).is_none_or(|answer| answer < 0) {
-            session.abandon().await;
-            return Err(Error::unavailable(format!("another load is publishing to {target}"))
-                .hint("raise `lock_timeout` if its publishes take that long"));
-        }
-        if self.owner.fence(&mut session, self.fence).await? == Fence::Raised {
-            session.abandon().await;
-            return Err(overtaken(target));
-        }
-        if self.identity {
-            session
-                .batch("take values of the identity column from the rows", &statements::identity_insert(target, true))
-                .await?;
-        }
-        let mut touched = 0;
-        for sql in statements {
-            match session.execute(&format!("publish to {target}"), sql, &[]).await {
-                // What was there before is not counted.
-                Ok(_) if sql.starts_with("DELETE FROM") => {}
-                Ok(rows) => touched += rows,
-                // Whatever the server has against it that does not pass by itself may be a row.
-                Err(error) if !error.can_retry() && error.kind() != ErrorKind::Auth => {
-                    return Ok(Begun::Refused(error));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Begun::Open(session, touched))
-    }
-
-    async fn end(&self, session: &mut Lease) -> Result<()> {
-        if self.identity {
-            session
-                .batch(
-                    "leave the identity column to the server",
-                    &statements::identity_insert(&self.owner.target, false),
-                )
-                .await?;
-        }
-        session.batch(&format!("commit to {}", self.owner.target), "COMMIT TRANSACTION").await.map(|_| ())
-    }
 }

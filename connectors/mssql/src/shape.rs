@@ -393,10 +393,15 @@ fn distinct(schema: &Schema) -> Result<()> {
             );
         }
     }
-    if schema.fields().is_empty() {
-        return Err(mismatch("the rows have no columns".to_owned()));
+    match schema.fields().len() {
+        0 => Err(mismatch("the rows have no columns".to_owned())),
+        // A table has 1,024; one is the hash, one the number of a staged row.
+        count @ 1023.. => {
+            Err(mismatch(format!("the rows have {count} columns, and a table of SQL Server has place for 1,022"))
+                .hint("leave some out with a `select` before the sink"))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 async fn read(session: &mut Session, target: &TableName) -> Result<Table> {

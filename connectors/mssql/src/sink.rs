@@ -6,7 +6,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use towpath_core::{
-    Checkpoint, Context, Effect, Error, Held, Known, Name, Result, Run, Sink, SinkPlan, WriteMode, Wrote,
+    Checkpoint, Context, Effect, Error, ErrorKind, Held, Known, Name, Result, Run, Sink, SinkPlan, WriteMode, Wrote,
     sink::Guarantee,
 };
 
@@ -39,6 +39,11 @@ impl MssqlSink {
     pub fn new(_: &Name, options: SinkOptions) -> Result<Self> {
         let (target, login) = (options.check()?, options.connection.login()?);
         Ok(Self { options: Arc::new(options), target, login, load: None })
+    }
+
+    /// Says which server and database it was.
+    fn at<T>(&self, done: Result<T>) -> Result<T> {
+        done.map_err(|error| if error.kind() == ErrorKind::Cancelled { error } else { error.at(self.login.place()) })
     }
 
     fn opened(&mut self) -> Result<&mut Load> {
@@ -106,26 +111,30 @@ impl Sink for MssqlSink {
     }
 
     async fn open(&mut self, ctx: &Context, run: &Run) -> Result<Held> {
-        let (load, checkpoint) =
-            Load::open(Arc::clone(&self.options), &self.target, self.login.clone(), ctx, run).await?;
+        let opened = Load::open(Arc::clone(&self.options), &self.target, self.login.clone(), ctx, run).await;
+        let (load, checkpoint) = self.at(opened)?;
         self.load = Some(load);
         Ok(Held::Here(checkpoint))
     }
 
     async fn schema(&mut self, schema: &SchemaRef) -> Result<Option<String>> {
-        self.opened()?.schema(schema).await
+        let done = self.opened()?.schema(schema).await;
+        self.at(done)
     }
 
     async fn write(&mut self, _: u64, rows: RecordBatch) -> Result<Wrote> {
-        self.opened()?.write(rows).await
+        let done = self.opened()?.write(rows).await;
+        self.at(done)
     }
 
     async fn flush(&mut self) -> Result<Wrote> {
-        self.opened()?.flush().await
+        let done = self.opened()?.flush().await;
+        self.at(done)
     }
 
     async fn commit(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        self.opened()?.commit(checkpoint).await
+        let done = self.opened()?.commit(checkpoint).await;
+        self.at(done)
     }
 
     async fn close(&mut self) -> Result<()> {

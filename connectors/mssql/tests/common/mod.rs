@@ -13,6 +13,7 @@ use arrow_array::{Array as _, ArrayRef, Float64Array, Int64Array, RecordBatch, S
 use serde_json::{Value, json};
 use towpath_connector_mssql::{MssqlSink, MssqlSource, console::Console};
 use towpath_core::{Checkpoint, Context, Held, Next, Original, Result, Resume, Run, Sink, Source as _, Wrote};
+use towpath_testkit::sql_server::{SqlServer, SqlServerOptions};
 
 /// A password in every connection of these tests, which must never show.
 pub const PASSWORD: &str = "towpath_Test1";
@@ -20,13 +21,21 @@ pub const PASSWORD: &str = "towpath_Test1";
 /// A server that speaks TDS.
 pub struct Server {
     pub url: String,
+    /// The simulator, if it is one.
+    pub simulator: Option<SqlServer>,
 }
 
 impl Server {
+    /// The testkit's.
+    pub async fn simulated() -> Self {
+        let simulator =
+            SqlServer::start(SqlServerOptions { password: PASSWORD.to_owned(), ..SqlServerOptions::default() }).await;
+        Self { url: simulator.url(), simulator: Some(simulator) }
+    }
     /// A real one: where TOWPATH_MSSQL_URL says; else a container; else a line that says there is none, or a failure if REQUIRE_MSSQL is set.
     pub async fn real() -> Option<Self> {
         if let Ok(url) = std::env::var("TOWPATH_MSSQL_URL") {
-            return Some(Self { url });
+            return Some(Self { url, simulator: None });
         }
         assert!(std::env::var_os("REQUIRE_MSSQL").is_none(), "REQUIRE_MSSQL is set, and there is no SQL Server");
         eprintln!("SKIPPED: no SQL Server");

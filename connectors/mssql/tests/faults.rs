@@ -1,0 +1,337 @@
+//! Every fault at every statement: in the end the table is exact, nothing of ours is left, and nothing hangs.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a failure in a test is its message")]
+
+mod common;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use arrow_array::RecordBatch;
+use async_trait::async_trait;
+use common::{Place, Server, checkpoint, held, rows, run};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use towpath_core::{
+    Call, Context, ErrorKind, Lease, Result, Retry, Secret, Sink as _,
+    context::{Admission, Attempt, Credentials, Door},
+};
+use towpath_testkit::sql_server::{Fault, What, When};
+
+/// Tries again what can be, as the engine does, but at once.
+struct Patient(usize);
+
+#[async_trait]
+impl Door for Patient {
+    async fn pass<'a>(&self, _: &Call, attempt: &mut (dyn FnMut() -> Attempt<'a> + Send)) -> Result<Lease> {
+        let mut tries = 0;
+        loop {
+            match attempt().await {
+                Ok(()) => return Ok(Lease::new(|_| {})),
+                Err(error) if tries < self.0 && error.retrying() != Retry::Never => tries += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+struct Anybody;
+
+#[async_trait]
+impl Credentials for Anybody {
+    async fn admit(&self, _: &str, _: &str, _: &Secret) -> Result<Box<dyn Admission>> {
+        Ok(Box::new(Anybody))
+    }
+}
+
+impl Admission for Anybody {
+    fn proven(self: Box<Self>) {}
+    fn refused(self: Box<Self>) {}
+    fn unsent(self: Box<Self>) {}
+}
+
+fn context(tries: usize) -> Context {
+    Context::new("test".into(), "sink".into(), Arc::new(Patient(tries)), Arc::new(Anybody), CancellationToken::new())
+}
+
+/// Two epochs of two batches, with a row that is refused in each.
+fn epochs() -> Vec<Vec<RecordBatch>> {
+    let epoch = |first: i64| {
+        let batch = |from: i64| {
+            let mut table = "id:int|name|qty:int".to_owned();
+            for id in from..from + 5 {
+                table.push_str(&format!("\n{id}|n{id}|{}", if id % 7 == 3 { 0 } else { 1 }));
+            }
+            rows(&table)
+        };
+        vec![batch(first), batch(first + 5)]
+    };
+    vec![epoch(0), epoch(10)]
+}
+
+fn expected() -> Vec<String> {
+    (0..20).filter(|id| id % 7 != 3).map(|id| format!("{id}|n{id}")).collect()
+}
+
+/// One attempt: from what the target holds to the end. How many rows were refused.
+async fn attempt(place: &Place, options: &Value, tries: usize) -> Result<BTreeSet<String>> {
+    let (mut sink, run, ctx, epochs) = (place.sink(options.clone()), run("r"), context(tries), epochs());
+    let work = async {
+        let at = held(&sink.open(&ctx, &run).await?).unwrap_or(0);
+        let mut refused = BTreeSet::new();
+        for (number, batches) in epochs.iter().enumerate().skip(usize::try_from(at).unwrap()) {
+            for batch in batches {
+                sink.schema(&batch.schema()).await?;
+                sink.write(0, batch.clone()).await?;
+            }
+            for reject in sink.flush().await?.rejected {
+                if let towpath_core::Original::Late(row) = reject.row {
+                    refused.extend(common::text(&row));
+                }
+            }
+            sink.commit(&checkpoint(&run, number as u64 + 1, number + 1 == epochs.len())).await?;
+        }
+        Ok(refused)
+    };
+    let done = work.await;
+    sink.close().await?;
+    done
+}
+
+/// Attempts until one comes to the end.
+async fn load(place: &Place, options: &Value, tries: usize) -> usize {
+    for count in 1..=6 {
+        match attempt(place, options, tries).await {
+            Ok(_) => return count,
+            Err(error) => {
+                let meant = error.can_retry() || error.is_outcome_unknown();
+                assert!(meant, "an error that ends the run: {error}");
+            }
+        }
+    }
+    panic!("it does not come to an end");
+}
+
+async fn prepare(place: &Place, mode: &str) {
+    let (key, hash) = match mode {
+        "row_hash" => ("", ", row_hash binary(16) NOT NULL PRIMARY KEY NONCLUSTERED"),
+        "append" | "replace" => ("", ""),
+        _ => (" PRIMARY KEY", ""),
+    };
+    for table in ["t", "towpath_checkpoint"] {
+        place.ask(&format!("IF OBJECT_ID(N'$.{table}') IS NOT NULL DROP TABLE $.{table}")).await;
+    }
+    place.ask(&format!("CREATE TABLE $.t (id int NOT NULL{key}, name nvarchar(20) NULL, qty int NULL CONSTRAINT positive CHECK (qty > 0){hash})")).await;
+    if mode == "replace" {
+        place.ask("INSERT INTO $.t (id, name, qty) VALUES (1000, N'old', 1)").await;
+    }
+}
+
+async fn check(place: &Place, what: &str) {
+    let found = place.ask("SELECT id, name FROM $.t ORDER BY id").await;
+    assert_eq!(found, expected(), "{what}");
+    assert_eq!(place.staging().await, [""; 0], "{what}");
+}
+
+/// Each with how often a call is tried anew before the attempt ends.
+const FAULTS: [(What, usize); 5] =
+    [(What::Deadlock, 0), (What::Error(1222), 3), (What::CutBefore, 3), (What::CutAfter, 3), (What::CutAfter, 0)];
+
+async fn every_fault_at_every_statement(mode: &str, options: Value) {
+    let server = Server::simulated().await;
+    let (simulator, place) = (server.simulator.as_ref().unwrap(), server.place().await);
+    prepare(&place, mode).await;
+    let before = simulator.statements_seen().len();
+    assert_eq!(load(&place, &options, 0).await, 1, "{mode}");
+    let statements = simulator.statements_seen().split_off(before);
+    check(&place, mode).await;
+    let (mut tried, mut struck) = (0, 0);
+    for (at, statement) in statements.iter().enumerate() {
+        for (what, tries) in FAULTS {
+            prepare(&place, mode).await;
+            let name =
+                format!("{mode}: {what:?} at statement {at} of {}, {tries} tries: {statement}", statements.len());
+            simulator.faults().add(Fault { when: When::Nth(at as u64), what });
+            let attempts = tokio::time::timeout(Duration::from_secs(60), load(&place, &options, tries)).await;
+            let attempts = attempts.unwrap_or_else(|_| panic!("{name}: hangs"));
+            (tried, struck) = (tried + 1, struck + usize::from(attempts > 1));
+            assert!(tries == 0 || attempts <= 2, "{name}: {attempts} attempts");
+            simulator.faults().clear();
+            // What a cut connection has left is swept by the next run.
+            if !place.staging().await.is_empty() {
+                let mut next = place.sink(options.clone());
+                next.open(&context(3), &run("next")).await.unwrap();
+                next.close().await.unwrap();
+            }
+            check(&place, &name).await;
+        }
+    }
+    assert_eq!(simulator.open_transactions(), 0, "{mode}");
+    assert!(struck * 4 > tried, "{struck} of {tried} faults ended an attempt: {mode}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_of_append() {
+    every_fault_at_every_statement("append", json!({"write": "append"})).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_of_insert_new() {
+    every_fault_at_every_statement("insert_new", json!({"write": "insert_new", "key": ["id"]})).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_of_insert_new_by_row_hash() {
+    every_fault_at_every_statement("row_hash", json!({"write": "insert_new", "key": "row_hash"})).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_of_upsert() {
+    every_fault_at_every_statement("upsert", json!({"write": "upsert", "key": ["id"]})).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_of_replace() {
+    every_fault_at_every_statement("replace", json!({"write": "replace"})).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_password_goes_out_once() {
+    let server = Server::simulated().await;
+    let simulator = server.simulator.as_ref().unwrap();
+    let before = simulator.log().refused();
+    let wrong = format!("mssql://sa:wrong_Passw0rd@{}/towpath?encrypt=off", simulator.address());
+    let options = json!({"connection": wrong, "table": "t", "write": "append"});
+    let mut sink =
+        towpath_connector_mssql::MssqlSink::new(&"sink".into(), serde_json::from_value(options).unwrap()).unwrap();
+    let error = sink.open(&context(5), &run("r")).await.unwrap_err();
+    sink.close().await.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
+    assert!(!format!("{error} {error:?}").contains("wrong_Passw0rd"), "{error}");
+    assert_eq!(simulator.log().refused() - before, 1);
+    insta::assert_snapshot!("refused", error.to_string().replace(&simulator.port().to_string(), "PORT"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_cancelled_is_cancelled_on_the_server() {
+    let server = Server::simulated().await;
+    let simulator = server.simulator.as_ref().unwrap();
+    let place = server.place().await;
+    let (batch, run) = (rows("id:int\n1"), run("r"));
+    let mut sink = place.sink(json!({"write": "append"}));
+    sink.open(&context(0), &run).await.unwrap();
+    sink.schema(&batch.schema()).await.unwrap();
+    sink.write(0, batch).await.unwrap();
+    let before = simulator.log().attentions();
+    simulator.faults().add(Fault { when: When::Matching("INSERT INTO".into(), 0), what: What::Hold });
+    let hanging = tokio::time::timeout(Duration::from_secs(2), sink.flush()).await;
+    assert!(hanging.is_err(), "the publish is held: {:?}", hanging.map(|done| done.map(|_| ())));
+    tokio::time::timeout(Duration::from_secs(12), sink.close()).await.expect("closing has an end").unwrap();
+    assert_eq!(simulator.log().attentions(), before + 1);
+    assert_eq!(simulator.open_transactions(), 0);
+    assert_eq!(place.ask("SELECT COUNT(*) FROM $.t").await, ["0"]);
+    assert_eq!(place.staging().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_say_what_to_do() {
+    let server = Server::simulated().await;
+    let simulator = server.simulator.as_ref().unwrap();
+    let mut out = String::new();
+    for (matching, what) in [
+        (
+            "INSERT INTO",
+            What::Message(
+                229,
+                "The INSERT permission was denied on the object 't', database 'towpath', schema 'dbo'.".into(),
+            ),
+        ),
+        ("CREATE TABLE", What::Message(262, "CREATE TABLE permission denied in database 'towpath'.".into())),
+        ("INSERT INTO", What::Error(9002)),
+        ("INSERT INTO", What::Error(40501)),
+        ("sp_getapplock", What::Error(1205)),
+    ] {
+        let place = server.place().await;
+        simulator.faults().add(Fault { when: When::Every(matching.into()), what: what.clone() });
+        let error = place.load(json!({"write": "append"}), &[rows("id:int\n1")]).await.unwrap_err();
+        simulator.faults().clear();
+        let retry = match error.retrying() {
+            Retry::Never => "never again",
+            Retry::Again => "again",
+            Retry::After(_) => "after a while",
+        };
+        let shown = error.to_string().replace(&place.schema, "schema").replace(&simulator.port().to_string(), "PORT");
+        // The staging table's name has a hash in it.
+        out.push_str(&format!(
+            "{} ({}, {retry})\n  {}\n",
+            shown,
+            error.kind().name(),
+            error.what_to_do().unwrap_or("-")
+        ));
+    }
+    insta::assert_snapshot!("errors", out);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_pipelines_load_one_table() {
+    let server = Server::simulated().await;
+    let place = server.place().await;
+    place.ask("CREATE TABLE $.t (id bigint NOT NULL PRIMARY KEY, name nvarchar(20) NULL)").await;
+    let of = |pipeline: &'static str| {
+        Context::new(pipeline.into(), "sink".into(), Arc::new(Patient(20)), Arc::new(Anybody), CancellationToken::new())
+    };
+    let load = async |ctx: Context, options: Value| {
+        let mut sink = place.sink(options);
+        let run = run("r");
+        sink.open(&ctx, &run).await.unwrap();
+        for epoch in 0..10u64 {
+            let mut table = "id:int|name".to_owned();
+            (0..200).for_each(|id| table.push_str(&format!("\n{}|x", epoch * 100 + id)));
+            let batch = rows(&table);
+            sink.schema(&batch.schema()).await.unwrap();
+            sink.write(epoch, batch).await.unwrap();
+            assert!(sink.flush().await.unwrap().rejected.is_empty());
+            sink.commit(&checkpoint(&run, epoch + 1, epoch == 9)).await.unwrap();
+        }
+        sink.close().await.unwrap();
+    };
+    let (new, up) = (json!({"write": "insert_new", "key": ["id"]}), json!({"write": "upsert", "key": ["id"]}));
+    tokio::join!(load(of("one"), new.clone()), load(of("two"), up), load(of("three"), new));
+    assert_eq!(place.ask("SELECT COUNT(*), COUNT(DISTINCT id), MAX(id) FROM $.t").await, ["1100|1100|1099"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_encrypted_as_asked() {
+    use towpath_testkit::sql_server::{SqlServer, SqlServerOptions, TlsMode};
+    for tls in [TlsMode::Off, TlsMode::Required, TlsMode::Strict] {
+        let server = SqlServer::start(SqlServerOptions { tls, ..SqlServerOptions::default() }).await;
+        let place = Place::new(&server.url()).await;
+        let loaded = place.load(json!({"write": "append"}), &[rows("id:int\n1\n2")]).await.unwrap();
+        assert_eq!(loaded.counts(), (2, 0, 0), "{tls:?}");
+        let url = server.url();
+        let plain = url.split('?').next().unwrap().to_owned();
+        let ask = async |query: &str| {
+            let console = towpath_connector_mssql::console::Console::new(&format!("{plain}{query}")).unwrap();
+            let done = console.ask("SELECT 1").await;
+            done.map(|_| ()).map_err(|error| {
+                let text = format!("{error} | {}", error.what_to_do().unwrap_or("-"));
+                // The certificate is made anew each time.
+                let hex = text.split("sha256:").nth(1).map(|rest| rest.chars().take(64).collect::<String>());
+                let text = text.replace(&server.port().to_string(), "PORT");
+                hex.map_or(text.clone(), |hex| text.replace(&hex, "FINGERPRINT"))
+            })
+        };
+        match tls {
+            TlsMode::Off => insta::assert_snapshot!("the_server_does_not_encrypt", ask("").await.unwrap_err()),
+            TlsMode::Required => {
+                insta::assert_snapshot!("the_certificate_is_not_trusted", ask("").await.unwrap_err());
+                insta::assert_snapshot!("the_server_wants_encryption", ask("?encrypt=off").await.unwrap_err());
+                let pem = server.certificate_pem_path().unwrap().display().to_string();
+                ask(&format!("?pin={pem}")).await.unwrap();
+                ask(&format!("?trust={pem}")).await.unwrap();
+            }
+            TlsMode::Strict => {
+                assert!(ask("?encrypt=strict").await.unwrap_err().contains("not trusted"));
+                assert!(ask("?encrypt=on").await.is_err());
+            }
+        }
+    }
+}
