@@ -14,9 +14,8 @@ use std::{
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use hashbrown::HashSet;
 use towpath_core::{
-    Call, Checkpoint, Context, Effect, Error, ErrorKind, Original, Reject, Result, Run, WriteMode, Wrote,
+    Call, Checkpoint, Context, Effect, Error, ErrorKind, Original, Reject, Result, Run, Size, WriteMode, Wrote,
 };
 use towpath_formats::spool::Spool;
 
@@ -37,8 +36,8 @@ use crate::{
 
 /// Staging tables that nobody has published from for so many days are taken away, whoever made them.
 const STALE_DAYS: i64 = 7;
-/// Keys remembered between two commits, 16 bytes each; beyond, the server finds out which are staged twice.
-const REMEMBERED: usize = 1 << 20;
+/// Memory for keys staged between two commits; beyond, the server finds out which are staged twice.
+const REMEMBERED: Size = Size(16 << 20);
 /// What is done at the end takes no longer.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -70,7 +69,7 @@ pub(crate) struct Load {
     /// Why rows of the spool may not be in the staging table.
     broken: Option<Error>,
     /// Keys staged since the last commit.
-    keys: HashSet<u128>,
+    keys: KnownKeys,
     /// Only the server can tell which keys are staged twice.
     repeats: bool,
     /// What the target has, where rows go by their hash.
@@ -124,7 +123,7 @@ impl Load {
             spooled_from: 1,
             bulk: None,
             broken: None,
-            keys: HashSet::new(),
+            keys: KnownKeys::new(REMEMBERED),
             repeats: false,
             known: None,
             beyond_ascii: vec![],
@@ -351,15 +350,13 @@ impl Load {
     /// Which rows are to be staged: not those whose key the target has, nor, of one key since the last commit, a second where the first counts.
     fn unknown(&mut self, shape: &Shape, keys: &[u128]) -> Vec<bool> {
         let first_counts = shape.mode() == WriteMode::InsertNew;
-        if self.keys.len() + keys.len() > REMEMBERED {
-            (self.keys, self.repeats) = (HashSet::new(), true);
-        }
         self.repeats |= shape.key_by_collation();
         let mut keep = Vec::with_capacity(keys.len());
         for key in keys {
             let known = self.known.as_ref().is_some_and(|known| known.has(*key));
-            let again = !known && !self.keys.insert(*key);
-            self.repeats |= again && !first_counts;
+            let again = !known && self.keys.has(*key);
+            let forgotten = !known && !again && !self.keys.add(*key);
+            self.repeats |= forgotten || (again && !first_counts);
             keep.push(!(known || (again && first_counts)));
         }
         keep
@@ -675,9 +672,11 @@ impl Load {
         self.published += 1;
         self.keep_staging = stages;
         if let Some(known) = &mut self.known {
-            self.keys.drain().for_each(|key| known.add(key));
+            for key in self.keys.drain() {
+                known.add(key);
+            }
         }
-        self.keys.clear();
+        self.keys = KnownKeys::new(REMEMBERED);
         self.repeats = false;
         self.spool.clear();
         self.spooled_from = self.next_row;
