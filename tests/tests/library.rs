@@ -6,7 +6,7 @@ use towpath_engine::{Engine, RunOptions};
 use towpath_testkit::sql_server::{SqlServer, SqlServerOptions};
 
 // The very example that people start from.
-#[allow(dead_code, clippy::print_stdout, reason = "it is a program too")]
+#[allow(dead_code, reason = "it is a program too")]
 #[path = "../../crates/runner/examples/database_to_database.rs"]
 mod example;
 

@@ -21,6 +21,7 @@ const STEPS: &[Step] = &[
     ("docs", docs),
     ("new connector", new_connector::check),
     ("demo", || crate::demo::run(&[])),
+    ("demo report", || crate::demo::run(&["report".to_owned()])),
     ("coverage", coverage),
 ];
 

@@ -1,69 +1,69 @@
-//! `cargo xtask demo`: a report server with a million rows behind NTLM, loaded into a SQLite file; then once more, to see that
-//! nothing is new; then a look at the rows.
+//! `cargo xtask demo [report]`: a pipeline from its plan to its rows, on this machine alone: into a SQLite file, or, with `report`, the pipeline that
+//! stands in `config/` into a SQL Server.
 
-use std::{fs, path::Path, process::Command, process::Stdio, time::Instant};
+mod report;
+mod sqlite;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
 
 use crate::{Fallible, cmd};
 
-const HOURS: u64 = 25;
-const ROWS_AN_HOUR: u64 = 40_000;
-
 pub(crate) fn run(arguments: &[String]) -> Fallible {
-    if !arguments.is_empty() {
-        return Err("usage: cargo xtask demo".to_owned());
+    match arguments {
+        [] => sqlite::run(),
+        [what] if what == "report" => report::run(),
+        _ => Err("usage: cargo xtask demo [report]".to_owned()),
     }
-    println!("Building towpath and the simulated report server (some minutes the first time) …");
-    let began = Instant::now();
-    let programs = cmd::build("demo")?;
-    println!("Built in {:.0} s.\n", began.elapsed().as_secs_f64());
-    let folder = cmd::target_dir()?.join("towpath-demo");
-    // A state or a table of an earlier demo would have nothing new to show.
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+}
 
-    let mut simulate = Command::new(&programs.simulate);
-    simulate.args(["ssrs", "--rows", &ROWS_AN_HOUR.to_string()]).stdout(Stdio::piped());
-    let mut server = cmd::Background::start(&mut simulate)?;
-    let url = server.first_line()?;
-    println!(
-        "A report server listens on {url}: {HOURS} hours of a production log, {ROWS_AN_HOUR} rows an hour, behind NTLM.\n"
-    );
+/// A folder that holds nothing of an earlier demo, which would have nothing new to show; and the programs.
+struct Stage {
+    folder: PathBuf,
+    programs: cmd::Programs,
+    /// What is in the environment of every command.
+    variables: Vec<(&'static str, String)>,
+}
 
-    let load = folder.join("production_log.yaml");
-    let text = pipeline(&url);
-    put(&load, &text)?;
-    println!("──── {}\n{text}", load.display());
-
-    let towpath = |arguments: &[&str]| {
-        let mut command = Command::new(&programs.towpath);
+impl Stage {
+    fn set_up(name: &str) -> Fallible<Self> {
+        println!("Building towpath and the simulated servers (some minutes the first time) …");
+        let began = Instant::now();
+        let programs = cmd::build("demo")?;
+        println!("Built in {:.0} s.\n", began.elapsed().as_secs_f64());
+        let folder = cmd::target_dir()?.join(name);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         // The demo looks at nothing else on this machine.
+        let state = folder.join("state").display().to_string();
+        Ok(Self { folder, programs, variables: vec![("TOWPATH_STATE_DIR", state)] })
+    }
+    /// Starts a simulated server; it ends with the value. Its URL is the first line that it prints.
+    fn simulate(&self, arguments: &[&str]) -> Fallible<(cmd::Background, String)> {
+        let mut command = Command::new(&self.programs.simulate);
+        let mut server = cmd::Background::start(command.args(arguments).stdout(Stdio::piped()))?;
+        let url = server.first_line()?;
+        Ok((server, url))
+    }
+    /// Runs `towpath …` in the folder and shows what was typed and what came.
+    fn towpath(&self, arguments: &[&str]) -> Fallible {
+        let mut command = Command::new(&self.programs.towpath);
         command
-            .current_dir(&folder)
+            .current_dir(&self.folder)
             .args(arguments)
-            .env("TOWPATH_STATE_DIR", folder.join("state"))
-            .env("DEMO_PASSWORD", "secret");
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
         println!("$ towpath {}", arguments.join(" "));
         cmd::run(&mut command)?;
         println!();
-        Ok::<_, String>(())
-    };
-    towpath(&["plan", "production_log.yaml"])?;
-    towpath(&["run", "production_log.yaml"])?;
-    println!("Once more: the windows are done, so the server is not asked for them, and no row is new.\n");
-    towpath(&["run", "production_log.yaml"])?;
-    put(&folder.join("look.yaml"), LOOK)?;
-    towpath(&["preview", "look.yaml", "rows", "-n", "5"])?;
-    println!(
-        "Everything lies in {folder}. To try next:\n\n  \
-         cargo xtask simulate ssrs --port 8080     a report server that stays\n  \
-         towpath discover FILE SOURCE              what reports it has, and their parameters\n  \
-         towpath run FILE                          then press Ctrl-C in the middle, and run it again\n  \
-         towpath connectors ssrs                   every option\n\n\
-         towpath is {towpath}",
-        folder = folder.display(),
-        towpath = programs.towpath.display()
-    );
-    Ok(())
+        Ok(())
+    }
+    fn put(&self, name: &str, text: &str) -> Fallible {
+        put(&self.folder.join(name), text)
+    }
 }
 
 fn put(path: &Path, text: &str) -> Fallible {
@@ -84,33 +84,3 @@ fn hours_ago(hours: u64) -> String {
     let year = era * 400 + year + u64::from(month <= 2);
     format!("{year:04}-{month:02}-{:02}T{:02}:00", of_year - (153 * march + 2) / 5 + 1, hour % 24)
 }
-
-fn pipeline(url: &str) -> String {
-    let start = hours_ago(HOURS);
-    format!(
-        r#"version: 1
-name: production_log
-sources:
-  production:
-    type: ssrs
-    url: {url}
-    report: /Manufacturing/Production log
-    auth: {{ type: ntlm, domain: CORP, username: loader, password: "${{DEMO_PASSWORD}}" }}
-    window: {{ size: 1h, start: {start}, start_parameter: From, end_parameter: To }}
-    parameters: {{ Line: all }}
-    columns: {{ Timestamp: timestamp, Torque: float64, Temperature: float64 }}
-transforms:
-  fresh: {{ type: dedupe, inputs: [production], key: all_columns }}
-sinks:
-  warehouse: {{ type: sqlite, inputs: [fresh], path: production.db, table: production_log, write: insert_new, key: row_hash }}
-"#
-    )
-}
-
-const LOOK: &str = r#"version: 1
-name: look
-sources:
-  rows: { type: sqlite, path: production.db, query: "SELECT Timestamp, Line, Station, Component, Torque FROM production_log LIMIT 5" }
-sinks:
-  file: { type: csv, inputs: [rows], path: look.csv }
-"#;
