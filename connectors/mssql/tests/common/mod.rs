@@ -7,7 +7,12 @@
     reason = "shared by several tests, whose failures are their messages"
 )]
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod container;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use arrow_array::{Array as _, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use serde_json::{Value, json};
@@ -23,6 +28,8 @@ pub struct Server {
     pub url: String,
     /// The simulator, if it is one.
     pub simulator: Option<SqlServer>,
+    /// Where it runs in a container: that ends with the last test that holds it.
+    _container: Option<Arc<container::Container>>,
 }
 
 impl Server {
@@ -30,14 +37,21 @@ impl Server {
     pub async fn simulated() -> Self {
         let simulator =
             SqlServer::start(SqlServerOptions { password: PASSWORD.to_owned(), ..SqlServerOptions::default() }).await;
-        Self { url: simulator.url(), simulator: Some(simulator) }
+        Self { url: simulator.url(), simulator: Some(simulator), _container: None }
     }
     /// A real one: where TOWPATH_MSSQL_URL says; else a container; else a line that says there is none, or a failure if REQUIRE_MSSQL is set.
     pub async fn real() -> Option<Self> {
         if let Ok(url) = std::env::var("TOWPATH_MSSQL_URL") {
-            return Some(Self { url, simulator: None });
+            return Some(Self { url, simulator: None, _container: None });
         }
-        assert!(std::env::var_os("REQUIRE_MSSQL").is_none(), "REQUIRE_MSSQL is set, and there is no SQL Server");
+        if container::docker_is_here() {
+            let (container, url) = container::start().await;
+            return Some(Self { url, simulator: None, _container: Some(container) });
+        }
+        assert!(
+            std::env::var_os("REQUIRE_MSSQL").is_none(),
+            "REQUIRE_MSSQL is set, and there is neither a SQL Server nor a Docker"
+        );
         eprintln!("SKIPPED: no SQL Server");
         None
     }
