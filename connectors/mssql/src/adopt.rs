@@ -61,7 +61,11 @@ pub(crate) async fn adopt(
         let column = [(hash.to_owned(), SqlType::Binary(16))];
         session.batch(&doing, &statements::add_columns(target, &column)).await?;
     }
-    let own = table.columns.iter().find(|column| column.identity).map(|column| column.name.clone());
+    let own = table
+        .columns
+        .iter()
+        .find(|column| column.identity && column.name.to_lowercase() != NUMBER)
+        .map(|column| column.name.clone());
     let number = own.clone().unwrap_or_else(|| NUMBER.to_owned());
     if own.is_none() {
         session.batch(&doing, &statements::add_number(target, NUMBER)).await?;
@@ -135,9 +139,9 @@ async fn send(pool: &Pool, deadline: Duration, staging: &TableName, shape: Arc<S
     let doing = format!("read table {target} for its hashes");
     let broke = |error| failed(&doing, error);
     let mut session = pool.session().await?;
-    let mut bulk = Bulk::begin(pool, staging, 1, deadline);
+    let mut bulk = Bulk::begin(pool, staging, (1, false), deadline);
     let mut first = 1;
-    {
+    let ended = {
         let mut rows = session.driver().simple_query(sql).await.map_err(broke)?.into_row_stream();
         let mut batch = Rows::new(&schema);
         loop {
@@ -150,15 +154,17 @@ async fn send(pool: &Pool, deadline: Duration, staging: &TableName, shape: Arc<S
                     Staged { first, rows: hashes(&batch.finish()?.rows, &hashed, hash)?, shape: Arc::clone(&shape) };
                 first += i64::try_from(staged.rows.num_rows()).unwrap_or_default();
                 if !bulk.send(staged).await {
-                    break;
+                    break false;
                 }
             }
             if row.is_none() {
-                break;
+                break true;
             }
         }
+    };
+    if ended {
+        session.calm();
     }
-    session.calm();
     bulk.finish().await
 }
 

@@ -24,7 +24,7 @@ use crate::{
 
 /// A load ends behind so many batches, or so many bytes of them: what is sent is borrowed from them, so they stay in memory until then.
 const BATCHES: usize = 24;
-const BYTES: usize = 10 << 20;
+const BYTES: usize = 5 << 20;
 /// Batches that wait for a connection.
 const AHEAD: usize = 1;
 
@@ -53,9 +53,10 @@ struct Worker {
 }
 
 impl Bulk {
-    /// Begins on so many connections.
-    pub(crate) fn begin(pool: &Pool, staging: &TableName, workers: usize, deadline: Duration) -> Self {
-        let workers = (0..workers).map(|_| {
+    /// Begins on so many connections; on one, if values may be long.
+    pub(crate) fn begin(pool: &Pool, staging: &TableName, (workers, long): (usize, bool), deadline: Duration) -> Self {
+        // A bulk load keeps parameters out of the table, by which values too long for it go in: then there must not be another.
+        let workers = (0..if long { 1 } else { workers }).map(|_| {
             let (rows, from) = mpsc::channel(AHEAD);
             let (pool, staging) = (pool.clone(), staging.clone());
             let task = tokio::spawn(async move { load(&pool, &staging, from, deadline).await });

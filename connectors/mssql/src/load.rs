@@ -14,6 +14,7 @@ use std::{
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
+use hashbrown::HashSet;
 use towpath_core::{
     Call, Checkpoint, Context, Effect, Error, ErrorKind, Original, Reject, Result, Run, Size, WriteMode, Wrote,
 };
@@ -34,12 +35,16 @@ use crate::{
     transaction::{Begun, Transaction},
 };
 
-/// Staging tables that nobody has published from for so many days are taken away, whoever made them.
-const STALE_DAYS: i64 = 7;
+/// Staging tables so many days old are taken away, whoever made them: no run takes that long.
+const STALE_DAYS: i64 = 30;
 /// Memory for keys staged between two commits; beyond, the server finds out which are staged twice.
 const REMEMBERED: Size = Size(16 << 20);
+/// Rows of one commit that may be refused late; they are in memory at once.
+const REFUSED_AT_MOST: usize = 100_000;
 /// What is done at the end takes no longer.
 const CLOSING: Duration = Duration::from_secs(5);
+/// For what takes as long as there are rows, and whose every statement has a deadline of its own.
+const LONG: Duration = Duration::from_secs(24 * 3600);
 
 /// An open sink.
 pub(crate) struct Load {
@@ -58,6 +63,8 @@ pub(crate) struct Load {
     table: Option<Table>,
     /// The youngest last.
     shapes: Vec<Arc<Shape>>,
+    /// What is published: the columns of the rows that wait; of all of them for `replace`.
+    columns: Vec<Loaded>,
     /// The number of the next row.
     next_row: i64,
     /// The first row that has not been looked over.
@@ -70,6 +77,8 @@ pub(crate) struct Load {
     broken: Option<Error>,
     /// Keys staged since the last commit.
     keys: KnownKeys,
+    /// Those of them whose rows were refused: the target does not have them.
+    refused_keys: HashSet<u128>,
     /// Only the server can tell which keys are staged twice.
     repeats: bool,
     /// What the target has, where rows go by their hash.
@@ -117,6 +126,7 @@ impl Load {
             kept: if kept.is_some() { staged_rows } else { 0 },
             table: None,
             shapes: vec![],
+            columns: vec![],
             next_row: 1,
             unchecked: 1,
             spool: Spool::new(std::env::temp_dir()),
@@ -124,6 +134,7 @@ impl Load {
             bulk: None,
             broken: None,
             keys: KnownKeys::new(REMEMBERED),
+            refused_keys: HashSet::new(),
             repeats: false,
             known: None,
             beyond_ascii: vec![],
@@ -189,17 +200,20 @@ impl Load {
                 .call(&self.call("look at what is staged for", Effect::Idempotent), || async {
                     let mut session = pool.session().await?;
                     session.batch("take out what was not committed", &statements::cut_staging(staging, last)).await?;
-                    Table::read(&mut session, staging).await
+                    let staged = Table::read(&mut session, staging).await?;
+                    Ok((staged, Table::read(&mut session, &owner.target).await?))
                 })
                 .await?;
+            let (staged, target) = staged;
             let columns = staged.map(|table| table.columns).unwrap_or_default().into_iter();
-            // Which of the target's columns they are is known when the target has been looked at.
-            self.staged = Some(
-                columns
-                    .filter(|column| column.name != statements::ROW)
-                    .map(|column| Loaded { staged: column.of.clone(), column })
-                    .collect(),
-            );
+            let columns = columns.filter(|column| column.name != statements::ROW).map(|column| Loaded {
+                staged: column.of.clone(),
+                // As the target has it; the staging table knows only staging types.
+                column: target.as_ref().and_then(|table| table.column(&column.name)).cloned().unwrap_or(column),
+            });
+            self.columns = columns.collect();
+            self.staged = Some(self.columns.clone());
+            self.table = target;
         }
         Ok(!keep || there)
     }
@@ -214,7 +228,7 @@ impl Load {
         }
         // A table is not altered under a load that is going into it.
         self.land().await?;
-        let call = self.call("look at", Effect::Idempotent);
+        let call = self.call("look at", Effect::Idempotent).deadline(LONG);
         let (pool, options, target) = (&self.pool, &self.options, &self.owner.target);
         let stage = &self.staging;
         let made = pool.ctx().call(&call, || async {
@@ -332,6 +346,7 @@ impl Load {
             return Ok(wrote);
         }
         self.note_beyond_ascii(&shape, &ready.cast)?;
+        self.take_columns(&shape)?;
         let staged = Staged { first: self.next_row, rows: ready.cast, shape };
         self.next_row += i64::try_from(ready.rows.num_rows()).unwrap_or(i64::MAX);
         self.spool.push(ready.rows)?;
@@ -339,8 +354,10 @@ impl Load {
             // They are in the spool, and sent from there.
             return Ok(wrote);
         }
+        let long = self.has_long();
         let (pool, staging, options) = (&self.pool, &self.staging, &self.options);
-        let bulk = self.bulk.get_or_insert_with(|| Bulk::begin(pool, staging, options.workers, options.timeout.0));
+        let bulk =
+            self.bulk.get_or_insert_with(|| Bulk::begin(pool, staging, (options.workers, long), options.timeout.0));
         if !bulk.send(staged).await {
             self.land().await?;
         }
@@ -350,8 +367,14 @@ impl Load {
     /// Which rows are to be staged: not those whose key the target has, nor, of one key since the last commit, a second where the first counts.
     fn unknown(&mut self, shape: &Shape, keys: &[u128]) -> Vec<bool> {
         let first_counts = shape.mode() == WriteMode::InsertNew;
-        self.repeats |= shape.key_by_collation();
+        self.repeats |= shape.key_by_server();
         let mut keep = Vec::with_capacity(keys.len());
+        if shape.refuses_late() {
+            // Which of several rows of a key goes in is known only when those refused are out.
+            self.repeats = true;
+            keep.resize(keys.len(), true);
+            return keep;
+        }
         for key in keys {
             let known = self.known.as_ref().is_some_and(|known| known.has(*key));
             let again = !known && self.keys.has(*key);
@@ -360,6 +383,31 @@ impl Load {
             keep.push(!(known || (again && first_counts)));
         }
         keep
+    }
+
+    /// Rows of one commit go in by one statement, so a column that some of them lack is null for these: refused where that is not what leaving it out
+    /// would mean.
+    fn take_columns(&mut self, shape: &Shape) -> Result<()> {
+        let accumulates = self.options.write == WriteMode::Replace && self.next_row > 1;
+        if self.waiting() == 0 && !accumulates {
+            self.columns.clone_from(&shape.columns);
+            return Ok(());
+        }
+        let has = |all: &[Loaded], name: &str| all.iter().any(|loaded| loaded.column.name == name);
+        let new: Vec<Loaded> =
+            shape.columns.iter().filter(|loaded| !has(&self.columns, &loaded.column.name)).cloned().collect();
+        let gone = self.columns.iter().filter(|loaded| !has(&shape.columns, &loaded.column.name));
+        for loaded in gone.chain(&new) {
+            let column = &loaded.column;
+            if self.options.write == WriteMode::Upsert || column.has_default || !column.nullable || column.identity {
+                return Err(Error::config(format!("some of the rows have a column {} and others do not", column.name))
+                    .hint(
+                        "give all of them the same columns with a `select` before the sink, or load them by two sinks",
+                    ));
+            }
+        }
+        self.columns.extend(new);
+        Ok(())
     }
 
     fn note_beyond_ascii(&mut self, shape: &Shape, cast: &RecordBatch) -> Result<()> {
@@ -391,9 +439,11 @@ impl Load {
 
     /// Sends the rows of the spool again, after taking out what of them has arrived.
     async fn send_again(&mut self) -> Result<()> {
-        let call = self.call("load rows again for", Effect::Idempotent);
+        // As long as it goes on: each of its statements has an end.
+        let call = self.call("load rows again for", Effect::Idempotent).deadline(LONG);
         let (pool, staging, options, shapes, from) =
             (&self.pool, &self.staging, &self.options, &self.shapes, self.spooled_from);
+        let long = self.has_long();
         let spool = Arc::new(tokio::sync::Mutex::new(&mut self.spool));
         pool.ctx()
             .call(&call, || {
@@ -401,7 +451,7 @@ impl Load {
                 async move {
                     let cut = statements::cut_staging(staging, from - 1);
                     pool.session().await?.batch("take out rows that are sent again", &cut).await?;
-                    let mut bulk = Bulk::begin(pool, staging, options.workers, options.timeout.0);
+                    let mut bulk = Bulk::begin(pool, staging, (options.workers, long), options.timeout.0);
                     let (mut first, mut spool) = (from, spool.lock().await);
                     for rows in spool.batches()? {
                         let rows = rows?;
@@ -424,10 +474,15 @@ impl Load {
         Publish {
             target: &self.owner.target,
             staging: &self.staging,
-            columns: self.staged.as_deref().unwrap_or_default(),
+            columns: &self.columns,
             key,
             repeats: self.repeats,
         }
+    }
+
+    /// Whether a value may be longer than a bulk load takes.
+    fn has_long(&self) -> bool {
+        self.columns.iter().any(|loaded| loaded.staged.is_max())
     }
 
     /// Rows staged since the last commit.
@@ -468,6 +523,8 @@ impl Load {
         }
         self.unchecked = self.next_row;
         let waiting = self.waiting() as u64;
+        // Triggers count too.
+        written = written.min(waiting);
         let rejected = self.rejects(refused)?;
         if mode == WriteMode::Replace {
             written = waiting - rejected.len() as u64;
@@ -481,19 +538,29 @@ impl Load {
         let Some(table) = &self.table else { return Ok(()) };
         let key = self.options.key_columns();
         let publish = self.publish(&key);
-        let questions = refuse::questions(&publish, table, self.options.write, &self.beyond_ascii, first);
-        if questions.is_empty() {
-            return Ok(());
+        // Whether a value is taken is asked when those refused for another reason are out of the way.
+        for about in [refuse::About::Row, refuse::About::Others] {
+            let questions = refuse::questions(about, &publish, table, self.options.write, &self.beyond_ascii, first);
+            if questions.is_empty() {
+                continue;
+            }
+            let (pool, call) = (&self.pool, self.call("look over rows for", Effect::Idempotent));
+            let found = pool.ctx().call(&call, || async { refuse::ask(pool, &questions).await }).await?;
+            let new: Vec<i64> = found.keys().copied().filter(|row| !refused.contains_key(row)).collect();
+            if refused.len() + new.len() > REFUSED_AT_MOST {
+                return Err(Error::data(format!(
+                    "more than {REFUSED_AT_MOST} rows of one commit are refused by {}",
+                    self.owner.target
+                ))
+                .hint("look at the reasons in a smaller load: it is not the rows then"));
+            }
+            // What is taken out is remembered first: the answer may be lost.
+            for (row, refusal) in found {
+                refused.entry(row).or_insert(refusal);
+            }
+            self.take_out(&new).await?;
         }
-        let (pool, call) = (&self.pool, self.call("look over rows for", Effect::Idempotent));
-        let found = pool.ctx().call(&call, || async { refuse::ask(pool, &questions).await }).await;
-        let found = found?;
-        let new: Vec<i64> = found.keys().copied().filter(|row| !refused.contains_key(row)).collect();
-        // What is taken out is remembered first: the answer may be lost.
-        for (row, refusal) in found {
-            refused.entry(row).or_insert(refusal);
-        }
-        self.take_out(&new).await
+        Ok(())
     }
 
     async fn take_out(&self, rows: &[i64]) -> Result<()> {
@@ -515,6 +582,7 @@ impl Load {
             owner: &self.owner,
             options: &self.options,
             fence: self.fence,
+            published: self.published,
             identity: self.identity(),
         };
         let published = self.pool.ctx().call(&call, || async { transaction.begin(&sql).await }).await;
@@ -524,11 +592,12 @@ impl Load {
                 Ok(Ok(written))
             }
             Begun::Refused(error) => Ok(Err(error)),
+            Begun::Done => Err(Error::conflict("a commit is stored that this process did not make")),
         }
     }
 
     fn identity(&self) -> bool {
-        self.shapes.iter().any(|shape| shape.identity)
+        self.columns.iter().any(|loaded| loaded.column.identity)
     }
 
     /// Finds the rows that only the server itself can tell: by trying.
@@ -565,19 +634,23 @@ impl Load {
         if refused.is_empty() {
             return Ok(rejects);
         }
-        let (mut first, shapes) = (self.spooled_from, &self.shapes);
+        let (mut first, shapes, refused_keys) = (self.spooled_from, &self.shapes, &mut self.refused_keys);
         self.spool.each(|_, rows| {
             let next = first + i64::try_from(rows.num_rows()).unwrap_or_default();
             let later = refused.split_off(&next);
             let here = std::mem::replace(&mut refused, later);
             if !here.is_empty() {
                 let shape = of(shapes, rows)?;
-                let plain = shape.without_hash(rows)?;
-                for (row, refusal) in here {
-                    let at = usize::try_from(row - first).unwrap_or_default();
-                    let mut reject = Reject::row(0, refusal.reason).kind(refusal.kind);
-                    reject.column = refusal.column;
-                    reject.row = Original::Late(single(&plain, at)?);
+                let places: Vec<u64> = here.keys().map(|row| u64::try_from(row - first).unwrap_or_default()).collect();
+                // Copied, so that they do not hold on to their batch; together, so that they share what they can.
+                let taken = arrow_select::take::take_record_batch(rows, &arrow_array::UInt64Array::from(places))
+                    .map_err(|error| Error::internal("cannot copy rows").because(error))?;
+                refused_keys.extend(shape.hashes(&taken));
+                let plain = shape.without_hash(&taken)?;
+                for (at, refusal) in here.into_values().enumerate() {
+                    let mut reject = Reject::row(0, &*refusal.reason).kind(refusal.kind);
+                    reject.column = refusal.column.as_deref().map(str::to_owned);
+                    reject.row = Original::Late(plain.slice(at, 1));
                     rejects.push(reject);
                 }
             }
@@ -616,6 +689,7 @@ impl Load {
             owner: &self.owner,
             options: &self.options,
             fence: self.fence,
+            published: self.published,
             identity: self.identity(),
         };
         // What flush has left open; only the first try finds it.
@@ -651,6 +725,7 @@ impl Load {
                         match transaction.begin(&sql).await? {
                             Begun::Open(session, _) => session,
                             Begun::Refused(error) => return Err(error),
+                            Begun::Done => return Ok(()),
                         }
                     }
                 };
@@ -672,10 +747,11 @@ impl Load {
         self.published += 1;
         self.keep_staging = stages;
         if let Some(known) = &mut self.known {
-            for key in self.keys.drain() {
+            for key in self.keys.drain().filter(|key| !self.refused_keys.contains(key)) {
                 known.add(key);
             }
         }
+        self.refused_keys.clear();
         self.keys = KnownKeys::new(REMEMBERED);
         self.repeats = false;
         self.spool.clear();
@@ -716,10 +792,4 @@ fn called(options: &SinkOptions, pool: &Pool, what: String, effect: Effect) -> C
 fn of<'a>(shapes: &'a [Arc<Shape>], rows: &RecordBatch) -> Result<&'a Arc<Shape>> {
     let found = shapes.iter().find(|shape| shape.without_hash(rows).is_ok_and(|rows| shape.fits(&rows.schema())));
     found.ok_or_else(|| Error::internal("rows of a schema that was not told"))
-}
-
-/// One row, copied, so that it does not hold on to its batch.
-fn single(rows: &RecordBatch, row: usize) -> Result<RecordBatch> {
-    arrow_select::take::take_record_batch(rows, &arrow_array::UInt64Array::from(vec![row as u64]))
-        .map_err(|error| Error::internal("cannot copy a row").because(error))
 }

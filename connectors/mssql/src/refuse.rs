@@ -1,6 +1,6 @@
 //! Rows that the target would refuse: found by questions over the staging table, or, where the server names nothing, by trying.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use towpath_core::{Error, ErrorKind, Result, WriteMode};
 
@@ -20,8 +20,9 @@ const AT_ONCE: usize = 1000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) kind: ErrorKind,
-    pub(crate) reason: String,
-    pub(crate) column: Option<String>,
+    /// Shared by all rows that a question finds.
+    pub(crate) reason: Arc<str>,
+    pub(crate) column: Option<Arc<str>>,
     /// Found by trying.
     pub(crate) tried: bool,
 }
@@ -33,8 +34,18 @@ pub(crate) struct Question {
     pub(crate) refusal: Refusal,
 }
 
+/// What a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// The row by itself.
+    Row,
+    /// Its place among others.
+    Others,
+}
+
 /// What must be asked before rows go into a table: of most tables nothing, because what a row is by itself was looked at before it was sent.
 pub(crate) fn questions(
+    about: About,
     publish: &Publish<'_>,
     table: &Table,
     mode: WriteMode,
@@ -46,45 +57,47 @@ pub(crate) fn questions(
         if let Some(sql) = sql {
             questions.push(Question {
                 sql,
-                refusal: Refusal { kind, reason, column: column.map(str::to_owned), tried: false },
+                refusal: Refusal { kind, reason: reason.into(), column: column.map(Into::into), tried: false },
             });
         }
     };
-    for loaded in publish.columns {
-        let (name, of) = (loaded.column.name.as_str(), &loaded.column.of);
-        if beyond_ascii.contains(&loaded.column.name) {
-            let reason = format!(
-                "column {name}: a character has no place in the code page of {of}, or the text needs more bytes than it has"
+    if about == About::Row {
+        for loaded in publish.columns {
+            let (name, of) = (loaded.column.name.as_str(), &loaded.column.of);
+            if beyond_ascii.contains(&loaded.column.name) {
+                let reason = format!(
+                    "column {name}: a character has no place in the code page of {of}, or the text needs more bytes than it has"
+                );
+                ask(publish.not_in_code_page(loaded, first), ErrorKind::Data, Some(name), reason);
+            }
+            ask(
+                publish.not_convertible(loaded, first),
+                ErrorKind::Data,
+                Some(name),
+                format!("column {name}: cannot be converted to {of}"),
             );
-            ask(publish.not_in_code_page(loaded, first), ErrorKind::Data, Some(name), reason);
         }
-        ask(
-            publish.not_convertible(loaded, first),
-            ErrorKind::Data,
-            Some(name),
-            format!("column {name}: cannot be converted to {of}"),
-        );
+        for check in &table.checks {
+            let mentioned: Vec<_> = publish
+                .columns
+                .iter()
+                .filter(|loaded| check.mentions(&loaded.column.name))
+                .map(|loaded| loaded.column.name.as_str())
+                .collect();
+            let column = if let [one] = mentioned[..] { Some(one) } else { None };
+            let reason = format!("conflicts with the CHECK constraint \"{}\": {}", check.name, check.definition);
+            ask(publish.refused_by(check, &table.columns, first), ErrorKind::Data, column, reason);
+        }
+        for key in &table.foreign {
+            let column = if let [(one, _)] = &key.columns[..] { Some(one.as_str()) } else { None };
+            let reason = format!(
+                "conflicts with the FOREIGN KEY constraint \"{}\": there is no such row in {}",
+                key.name, key.parent
+            );
+            ask(publish.orphans(key, first), ErrorKind::Data, column, reason);
+        }
     }
-    for check in &table.checks {
-        let mentioned: Vec<_> = publish
-            .columns
-            .iter()
-            .filter(|loaded| check.mentions(&loaded.column.name))
-            .map(|loaded| loaded.column.name.as_str())
-            .collect();
-        let column = if let [one] = mentioned[..] { Some(one) } else { None };
-        let reason = format!("conflicts with the CHECK constraint \"{}\": {}", check.name, check.definition);
-        ask(publish.refused_by(check, &table.columns, first), ErrorKind::Data, column, reason);
-    }
-    for key in &table.foreign {
-        let column = if let [(one, _)] = &key.columns[..] { Some(one.as_str()) } else { None };
-        let reason = format!(
-            "conflicts with the FOREIGN KEY constraint \"{}\": there is no such row in {}",
-            key.name, key.parent
-        );
-        ask(publish.orphans(key, first), ErrorKind::Data, column, reason);
-    }
-    for unique in &table.uniques {
+    for unique in table.uniques.iter().filter(|_| about == About::Others) {
         let column = if let [one] = &unique.columns[..] { Some(one.as_str()) } else { None };
         let what = if unique.primary { "PRIMARY KEY" } else { "UNIQUE KEY" };
         let reason =
@@ -94,7 +107,8 @@ pub(crate) fn questions(
     questions
 }
 
-/// Asks them all. A question that the server cannot answer (an expression that fails on a value) is left to the publish.
+/// Asks them all. A question that the server does not answer (an expression that fails on a value, a parent that this login may not read) is left to
+/// the publish.
 pub(crate) async fn ask(pool: &Pool, questions: &[Question]) -> Result<BTreeMap<i64, Refusal>> {
     let mut refused = BTreeMap::new();
     let mut session = pool.session().await?;
@@ -107,7 +121,7 @@ pub(crate) async fn ask(pool: &Pool, questions: &[Question]) -> Result<BTreeMap<
                     }
                 }
             }
-            Err(error) if matches!(error.kind(), ErrorKind::Data | ErrorKind::Config) => {
+            Err(error) if !error.can_retry() => {
                 tracing::debug!(%error, "a constraint cannot be asked about beforehand");
                 session = pool.session().await?;
             }
@@ -162,7 +176,8 @@ pub(crate) async fn first_refused(
             };
             high = next;
             let reason = format!("{} (error {code})", text(row, 1).unwrap_or_default().trim());
-            found = Some(Refusal { kind, column: column_of(&reason), reason, tried: true });
+            found =
+                Some(Refusal { kind, column: column_of(&reason).map(Into::into), reason: reason.into(), tried: true });
         }
         if high - low <= 1 {
             break;

@@ -37,8 +37,8 @@ pub(crate) struct Shape {
     hash: Option<String>,
     /// What the keys are computed with.
     pub(crate) keyed_by: Option<String>,
-    /// The target takes values of an identity column from us.
-    pub(crate) identity: bool,
+    /// A row may be refused when it is staged already.
+    late: bool,
     mode: WriteMode,
 }
 
@@ -85,7 +85,7 @@ impl Shape {
     fn of(options: &SinkOptions, table: &Table, incoming: &SchemaRef) -> Result<Self> {
         let target = &table.name;
         let hash = options.by_hash().then(|| options.hash_column.clone());
-        let (mut columns, mut fields, mut identity) = (vec![], vec![], false);
+        let (mut columns, mut fields) = (vec![], vec![]);
         for field in incoming.fields() {
             let Some(column) = table.column(field.name()) else {
                 return Err(Error::internal(format!("column {} is in no table", field.name())));
@@ -108,7 +108,6 @@ impl Shape {
                 ))
                 .hint("leave it out with a `select` before the sink"));
             };
-            identity |= column.identity;
             let from = match field.data_type() {
                 DataType::Dictionary(_, value) => value,
                 other => other,
@@ -161,6 +160,14 @@ impl Shape {
                 (!loaded.column.nullable).then_some((at, "must not be null"))
             }
         });
+        let is_key = |unique: &crate::catalog::Unique| {
+            unique.columns.len() == key_names.len() && unique.columns.iter().all(|column| in_key(column))
+        };
+        let by_server = |loaded: &Loaded| loaded.column.of == SqlType::Xml || loaded.column.of.has_code_page();
+        let late = !table.checks.is_empty()
+            || !table.foreign.is_empty()
+            || !table.uniques.iter().all(is_key)
+            || columns.iter().any(by_server);
         let keyed_by = match &options.key {
             None => None,
             Some(_) if options.by_hash() => Some(keyed_by(incoming)),
@@ -173,7 +180,7 @@ impl Shape {
             key,
             hash,
             keyed_by,
-            identity,
+            late,
             mode: options.write,
             columns,
         })
@@ -189,7 +196,7 @@ impl Shape {
             key: vec![],
             hash: None,
             keyed_by: None,
-            identity: false,
+            late: false,
             mode: WriteMode::Append,
         }
     }
@@ -241,7 +248,7 @@ impl Shape {
             (false, true) => vec![],
         };
         let mut superseded = 0;
-        if !keys.is_empty() {
+        if !keys.is_empty() && !self.refuses_late() {
             let mut seen = hashbrown::HashSet::with_capacity(keys.len());
             for row in (0..keys.len()).rev() {
                 if still[row] && !seen.insert(keys[row]) {
@@ -259,6 +266,13 @@ impl Shape {
             cast = filter(&cast, &still)?;
             let mut marks = still.iter();
             keys.retain(|_| marks.next() == Some(&true));
+        }
+        if self.refuses_late() && self.mode == WriteMode::InsertNew {
+            // Of one key the first that is staged goes in, and of one batch it is to be the last.
+            let back = arrow_array::UInt64Array::from_iter_values((0..rows.num_rows() as u64).rev());
+            let turned = |rows: &RecordBatch| arrow_select::take::take_record_batch(rows, &back).map_err(inner);
+            (rows, cast) = (turned(&rows)?, turned(&cast)?);
+            keys.reverse();
         }
         let mut ready = Ready { rows, cast, rejected, superseded, keys };
         if let Some(name) = &self.hash {
@@ -300,9 +314,26 @@ impl Shape {
         Ok((cast, rejected))
     }
 
-    /// Whether only the server can tell that two keys are the same: it compares text by a collation.
-    pub(crate) fn key_by_collation(&self) -> bool {
-        self.key.iter().any(|at| self.columns[*at].column.of.is_text())
+    /// Whether only the server can tell that two keys are the same: it compares text by a collation, rounds times, knows two zeros.
+    pub(crate) fn key_by_server(&self) -> bool {
+        use SqlType as T;
+        let exact =
+            |of: &T| matches!(of, T::Bit | T::TinyInt | T::SmallInt | T::Int | T::BigInt | T::Decimal(..) | T::Date);
+        self.hash.is_none() && self.key.iter().any(|at| !exact(&self.columns[*at].column.of))
+    }
+
+    /// Whether the table may refuse a row for what it is beside others, or for what only the server can see. Not asked of rows that go by their hash:
+    /// another of the same hash is the same row.
+    pub(crate) fn refuses_late(&self) -> bool {
+        self.late && self.hash.is_none()
+    }
+
+    /// The hashes of rows, where they go by it.
+    pub(crate) fn hashes(&self, rows: &RecordBatch) -> Vec<u128> {
+        let column = rows.columns().last().filter(|_| self.hash.is_some());
+        let column = column.and_then(|column| column.as_any().downcast_ref::<FixedSizeBinaryArray>());
+        let hashes = column.into_iter().flat_map(|column| column.iter().flatten());
+        hashes.filter_map(|hash| hash.try_into().ok()).map(u128::from_be_bytes).collect()
     }
 
     /// The write mode.
@@ -334,7 +365,9 @@ fn with(rows: &RecordBatch, name: &str, column: &ArrayRef) -> Result<RecordBatch
     fields.push(Arc::new(Field::new(name, DataType::FixedSizeBinary(16), false)));
     let mut columns = rows.columns().to_vec();
     columns.push(Arc::clone(column));
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(inner)
+    // What the fields are said to be besides is a part of the schema by which rows are known again.
+    let schema = Schema::new_with_metadata(fields, rows.schema_ref().metadata().clone());
+    RecordBatch::try_new(Arc::new(schema), columns).map_err(inner)
 }
 
 /// Dictionaries become what they stand for.

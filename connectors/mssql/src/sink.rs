@@ -106,7 +106,7 @@ impl Sink for MssqlSink {
             guarantee: Guarantee::ExactlyOnce,
             early_publish: matches!(mode, WriteMode::InsertNew | WriteMode::Upsert),
             identity: self.identity(),
-            notes: self.notes(&ctx.for_plan(), schema).await?,
+            notes: if ctx.starting() { vec![] } else { self.notes(&ctx.for_plan(), schema).await? },
         })
     }
 

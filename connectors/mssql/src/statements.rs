@@ -25,6 +25,8 @@ use crate::{
 pub(crate) const ROW: &str = "towpath_row";
 /// Which of several rows of one key a row is.
 const TURN: &str = "towpath_turn";
+/// The staged rows in an UPDATE, where the target goes by its own name: one that no target has.
+const STAGED: &str = "towpath_staged";
 
 /// A column that is loaded: as it is in the target, and as it is staged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,25 +75,25 @@ impl Publish<'_> {
         self.columns.iter().filter(|loaded| self.is_key(loaded))
     }
     /// `t.[k] = s.[k] AND …`
-    fn same_key(&self, target: &str) -> String {
+    fn same_key(&self, target: &str, staged: &str) -> String {
         let pairs =
-            self.keys().map(|loaded| format!("{target}.{} = {}", quote(&loaded.column.name), loaded.value("s")));
+            self.keys().map(|loaded| format!("{target}.{} = {}", quote(&loaded.column.name), loaded.value(staged)));
         pairs.collect::<Vec<_>>().join(" AND ")
     }
     /// The staged rows that count, as `s`.
-    fn staged(&self, newest: bool) -> (String, &'static str) {
+    fn staged(&self, newest: bool, alias: &str) -> (String, String) {
         if !self.repeats {
-            return (format!("{} AS s", self.staging), "");
+            return (format!("{} AS {alias}", self.staging), String::new());
         }
         let keys = self.keys().map(|loaded| loaded.value("d")).collect::<Vec<_>>().join(", ");
         let order = if newest { "DESC" } else { "ASC" };
         let from = format!(
-            "(SELECT d.*, ROW_NUMBER() OVER (PARTITION BY {keys} ORDER BY d.{row} {order}) AS {turn} FROM {} AS d) AS s",
+            "(SELECT d.*, ROW_NUMBER() OVER (PARTITION BY {keys} ORDER BY d.{row} {order}) AS {turn} FROM {} AS d) AS {alias}",
             self.staging,
             row = quote(ROW),
             turn = quote(TURN),
         );
-        (from, "s.[towpath_turn] = 1")
+        (from, format!("{alias}.{} = 1", quote(TURN)))
     }
 
     /// The statements that bring staged rows into the target, in their order. Each touches what it counts; `replace` begins by taking out what was there.
@@ -118,17 +120,17 @@ impl Publish<'_> {
             WriteMode::Upsert => {
                 let set = self.columns.iter().filter(|loaded| !self.is_key(loaded)).map(|loaded| {
                     let name = quote(&loaded.column.name);
-                    format!("{name} = s.{name}")
+                    format!("{name} = {STAGED}.{name}")
                 });
                 let set = set.collect::<Vec<_>>().join(", ");
                 let mut statements = vec![];
                 if !set.is_empty() {
-                    let (from, turn) = self.staged(true);
+                    let (from, turn) = self.staged(true, STAGED);
                     let turn = if turn.is_empty() { String::new() } else { format!(" AND {turn}") };
                     // The target is not named in FROM: its columns go by its own name.
                     statements.push(format!(
                         "UPDATE {target} SET {set} FROM {from} WHERE {}{turn}",
-                        self.same_key(&quote(&target.name))
+                        self.same_key(&quote(&target.name), STAGED)
                     ));
                 }
                 statements.push(self.insert_missing(&names, &values, true));
@@ -138,11 +140,11 @@ impl Publish<'_> {
     }
 
     fn insert_missing(&self, names: &str, values: &str, newest: bool) -> String {
-        let (from, turn) = self.staged(newest);
+        let (from, turn) = self.staged(newest, "s");
         let turn = if turn.is_empty() { String::new() } else { format!("{turn} AND ") };
         format!(
             "INSERT INTO {target} ({names}) SELECT {values} FROM {from} WHERE {turn}NOT EXISTS (SELECT 1 FROM {target} AS t WHERE {})",
-            self.same_key("t"),
+            self.same_key("t", "s"),
             target = self.target,
         )
     }
@@ -175,9 +177,15 @@ impl Publish<'_> {
         };
         let name = quote(&loaded.column.name);
         let collation = loaded.column.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+        let there = format!("CONVERT({of}, s.{name}{collation})");
+        // Bytes are read back in the database's code page, so that way is open only to columns that have it too.
+        let there = match &loaded.column.collation {
+            None => format!("CONVERT({of}, CONVERT(varbinary(max), {there}))"),
+            Some(_) => there,
+        };
         Some(format!(
-            "SELECT s.{row} FROM {} AS s WHERE s.{row} >= {first} AND CONVERT(nvarchar(max), CONVERT({of}, CONVERT(varbinary(max), \
-             CONVERT({of}, s.{name}{collation})))) COLLATE Latin1_General_BIN2 <> s.{name} COLLATE Latin1_General_BIN2",
+            "SELECT s.{row} FROM {} AS s WHERE s.{row} >= {first} AND CONVERT(nvarchar(max), {there}) COLLATE Latin1_General_BIN2 \
+             <> s.{name} COLLATE Latin1_General_BIN2",
             self.staging,
             row = quote(ROW)
         ))
@@ -257,30 +265,39 @@ impl Publish<'_> {
         let row = quote(ROW);
         let same = columns.iter().map(|loaded| format!("t.{} = {}", quote(&loaded.column.name), loaded.value("s")));
         let same = same.collect::<Vec<_>>().join(" AND ");
-        let other = if self.key.is_empty() { String::new() } else { format!(" AND NOT ({})", self.same_key("t")) };
+        let other = if self.key.is_empty() { String::new() } else { format!(" AND NOT ({})", self.same_key("t", "s")) };
         // A row that is known by its key is not inserted, and so in nobody's way.
         let known = match mode {
             WriteMode::InsertNew => {
-                format!(" AND NOT EXISTS (SELECT 1 FROM {} AS t WHERE {})", self.target, self.same_key("t"))
+                format!(" AND NOT EXISTS (SELECT 1 FROM {} AS t WHERE {})", self.target, self.same_key("t", "s"))
             }
             _ => String::new(),
         };
-        let partition = columns.iter().map(|loaded| loaded.value("d")).collect::<Vec<_>>().join(", ");
-        let in_target = match mode {
-            WriteMode::Replace => String::new(),
-            _ => format!("EXISTS (SELECT 1 FROM {} AS t WHERE {same}{other}) OR ", self.target),
+        let in_target = format!("EXISTS (SELECT 1 FROM {} AS t WHERE {same}{other})", self.target);
+        let same = columns.iter().map(|loaded| format!("{} = {}", loaded.value("e"), loaded.value("s")));
+        let same = same.collect::<Vec<_>>().join(" AND ");
+        // Not one of the same key, which takes this one's place or leaves it to it; nor one that the target has, and that is not inserted.
+        let keys =
+            self.keys().map(|loaded| format!("{} = {}", loaded.value("e"), loaded.value("s"))).collect::<Vec<_>>();
+        let other = if keys.is_empty() { String::new() } else { format!(" AND NOT ({})", keys.join(" AND ")) };
+        let stays = match mode {
+            WriteMode::InsertNew => {
+                let keys =
+                    self.keys().map(|loaded| format!("t.{} = {}", quote(&loaded.column.name), loaded.value("e")));
+                let keys = keys.collect::<Vec<_>>().join(" AND ");
+                format!(" AND NOT EXISTS (SELECT 1 FROM {} AS t WHERE {keys})", self.target)
+            }
+            _ => String::new(),
         };
-        let earlier = match mode {
-            // Of one key the last row counts: two rows of it are not in each other's way.
-            WriteMode::Upsert => String::from("1 = 0"),
-            _ => format!("s.{} > 1", quote(TURN)),
+        let earlier =
+            format!("EXISTS (SELECT 1 FROM {} AS e WHERE {same} AND e.{row} < s.{row}{other}{stays})", self.staging);
+        let taken = match mode {
+            WriteMode::Replace => earlier,
+            // Of one key the last row counts, and which is the last of each is not known here: the publish finds what is left.
+            WriteMode::Upsert => in_target,
+            _ => format!("({in_target} OR {earlier})"),
         };
-        Some(format!(
-            "SELECT s.{row} FROM (SELECT d.*, ROW_NUMBER() OVER (PARTITION BY {partition} ORDER BY d.{row}) AS {turn} FROM {} AS d) AS s \
-             WHERE s.{row} >= {first} AND ({in_target}{earlier}){known}",
-            self.staging,
-            turn = quote(TURN),
-        ))
+        Some(format!("SELECT s.{row} FROM {} AS s WHERE s.{row} >= {first} AND {taken}{known}", self.staging))
     }
 }
 
@@ -354,7 +371,7 @@ pub(crate) fn drop_column(target: &TableName, column: &str) -> String {
 pub(crate) fn take_hashes(target: &TableName, staging: &TableName, (there, here): (&str, &str), hash: &str) -> String {
     let hash = quote(hash);
     format!(
-        "UPDATE {target} SET {hash} = s.{hash} FROM {staging} AS s WHERE {}.{} = s.{}",
+        "UPDATE {target} SET {hash} = {STAGED}.{hash} FROM {staging} AS {STAGED} WHERE {}.{} = {STAGED}.{}",
         quote(&target.name),
         quote(there),
         quote(here)

@@ -15,6 +15,8 @@ pub(crate) struct Transaction<'a> {
     pub(crate) owner: &'a Owner,
     pub(crate) options: &'a SinkOptions,
     pub(crate) fence: i64,
+    /// Commits stored so far, as we know.
+    pub(crate) published: i64,
     pub(crate) identity: bool,
 }
 
@@ -24,6 +26,8 @@ pub(crate) enum Begun {
     Open(Box<Lease>, u64),
     /// The server refuses the rows.
     Refused(Error),
+    /// The commit before, whose answer was lost, has had its effect after all.
+    Done,
 }
 
 impl Transaction<'_> {
@@ -43,9 +47,17 @@ impl Transaction<'_> {
             return Err(Error::unavailable(format!("another load is publishing to {target}"))
                 .hint("raise `lock_timeout` if its publishes take that long"));
         }
-        if self.owner.fence(&mut session, self.fence).await? == Fence::Raised {
-            session.abandon().await;
-            return Err(overtaken(target));
+        // Only now: whoever had the lock before has committed, or has not. Looked at earlier, a commit under way would not be seen.
+        match self.owner.fence(&mut session, self.fence).await? {
+            Fence::Ours(published) if published == self.published => {}
+            Fence::Ours(_) => {
+                session.abandon().await;
+                return Ok(Begun::Done);
+            }
+            Fence::Raised => {
+                session.abandon().await;
+                return Err(overtaken(target));
+            }
         }
         if self.identity {
             session

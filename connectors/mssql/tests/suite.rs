@@ -123,6 +123,56 @@ async fn keys(place: &Place) {
     }
 }
 
+/// A row whose place was taken by one that is refused goes in after all.
+async fn refused_rows_take_no_place(place: &Place) {
+    use towpath_core::Sink as _;
+    for (mode, counts, expect) in [
+        // Of a batch the last counts that goes in, and then the first.
+        ("insert_new", (3, 1, 3), ["1|7", "2|5", "3|1"]),
+        ("upsert", (3, 1, 3), ["1|7", "2|6", "3|1"]),
+    ] {
+        let table = format!("{}.{mode}", place.schema);
+        place
+            .ask(&format!(
+                "CREATE TABLE {table} (k int NOT NULL PRIMARY KEY, n int NULL CONSTRAINT positive_{mode} CHECK (n > 0))"
+            ))
+            .await;
+        let mut sink = place.sink(json!({"write": mode, "key": ["k"], "table": table}));
+        let (run, ctx) = (common::run("r"), place.ctx());
+        sink.open(&ctx, &run).await.unwrap();
+        let mut loaded = common::Loaded::default();
+        for batch in ["k:int|n:int\n1|0\n2|5\n3|1\n3|0", "k:int|n:int\n1|7\n2|6\n1|-1"] {
+            let batch = rows(batch);
+            sink.schema(&batch.schema()).await.unwrap();
+            loaded.add(sink.write(0, batch.clone()).await.unwrap(), Some(&batch));
+        }
+        loaded.add(sink.flush().await.unwrap(), None);
+        sink.commit(&common::checkpoint(&run, 1, true)).await.unwrap();
+        sink.close().await.unwrap();
+        assert_eq!(place.ask(&format!("SELECT k, n FROM {table} ORDER BY k")).await, expect, "{mode}: {loaded:#?}");
+        assert_eq!(loaded.counts(), counts, "{mode}: {loaded:#?}");
+    }
+}
+
+/// Rows without a column leave it alone, and are not mixed with those that have it where that would be another thing than null.
+async fn columns_come_and_go(place: &Place) {
+    use towpath_core::Sink as _;
+    place.ask("CREATE TABLE $.t (id int NOT NULL PRIMARY KEY, a int NULL, b int NULL)").await;
+    place.ask("INSERT INTO $.t VALUES (1, 1, 1), (2, 2, 2)").await;
+    let options = json!({"write": "upsert", "key": ["id"]});
+    let (with, without) = (rows("id:int|a:int|b:int\n1|10|10"), rows("id:int|a:int\n2|20\n3|30"));
+    place.load(options.clone(), &[with.clone(), without.clone()]).await.unwrap();
+    assert_eq!(place.ask("SELECT id, a, b FROM $.t ORDER BY id").await, ["1|10|10", "2|20|2", "3|30|∅"]);
+    let mut sink = place.sink(options);
+    sink.open(&place.ctx(), &common::run("r2")).await.unwrap();
+    sink.schema(&with.schema()).await.unwrap();
+    sink.write(0, with).await.unwrap();
+    sink.schema(&without.schema()).await.unwrap();
+    let error = sink.write(1, without).await.unwrap_err();
+    sink.close().await.unwrap();
+    assert!(error.to_string().contains("some of the rows have a column b"), "{error}");
+}
+
 /// Names that need quoting, values longer than the driver's bulk load takes, an identity, a computed column, a column more.
 async fn odd_tables(place: &Place) {
     place
@@ -302,11 +352,13 @@ async fn types(place: &Place) {
 type Case = fn(&Place) -> BoxFuture<'_, ()>;
 
 /// All cases, each in a schema of its own.
-const CASES: [(&str, Case); 10] = [
+const CASES: [(&str, Case); 12] = [
     ("modes", |place| Box::pin(modes(place))),
     ("bad_rows", |place| Box::pin(bad_rows(place))),
     ("only_the_server_knows", |place| Box::pin(only_the_server_knows(place))),
     ("keys", |place| Box::pin(keys(place))),
+    ("refused_rows_take_no_place", |place| Box::pin(refused_rows_take_no_place(place))),
+    ("columns_come_and_go", |place| Box::pin(columns_come_and_go(place))),
     ("odd_tables", |place| Box::pin(odd_tables(place))),
     ("adoption", |place| Box::pin(adoption(place))),
     ("code_pages", |place| Box::pin(code_pages(place))),
