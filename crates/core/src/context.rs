@@ -161,6 +161,7 @@ struct Inner {
     pipeline: Name,
     component: Name,
     planning: bool,
+    starting: bool,
     door: Arc<dyn Door>,
     credentials: Arc<dyn Credentials>,
     cancel: CancellationToken,
@@ -183,7 +184,8 @@ impl Context {
         cancel: CancellationToken,
     ) -> Self {
         let gauge = Arc::default();
-        Self { inner: Arc::new(Inner { pipeline, component, planning: false, door, credentials, cancel, gauge }) }
+        let (planning, starting) = (false, false);
+        Self { inner: Arc::new(Inner { pipeline, component, planning, starting, door, credentials, cancel, gauge }) }
     }
     /// A context without guard, retry or memory: for tests of connectors.
     pub fn bare(component: impl Into<Name>) -> Self {
@@ -192,11 +194,20 @@ impl Context {
     /// The same, for a plan: every call that is not cheap is refused.
     #[must_use]
     pub fn for_plan(&self) -> Self {
+        self.planned(false)
+    }
+    /// The same, for the plan that a run begins with, whose notes nobody reads: what is asked only for them need not be asked.
+    #[must_use]
+    pub fn for_start(&self) -> Self {
+        self.planned(true)
+    }
+    fn planned(&self, starting: bool) -> Self {
         let Inner { pipeline, component, door, credentials, cancel, gauge, .. } = &*self.inner;
         let inner = Inner {
             pipeline: pipeline.clone(),
             component: component.clone(),
             planning: true,
+            starting,
             door: Arc::clone(door),
             credentials: Arc::clone(credentials),
             cancel: cancel.clone(),
@@ -216,6 +227,10 @@ impl Context {
     /// Whether this is a plan: only cheap calls.
     pub fn planning(&self) -> bool {
         self.inner.planning
+    }
+    /// Whether this is the plan that a run begins with: nobody reads its notes.
+    pub fn starting(&self) -> bool {
+        self.inner.starting
     }
     /// Is cancelled when the run is; futures of a connector are dropped then, so only its own tasks and threads need to watch
     /// it.

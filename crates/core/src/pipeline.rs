@@ -272,11 +272,14 @@ pub struct CommitSpec {
     pub every: Period,
     /// Or after so many rows. Default: 2000000
     pub rows: u64,
+    /// How often a sink that may publishes what it has, in the middle of a long report too, so that little is left when its last row comes. Less often
+    /// where publishing takes long. Default: 1s
+    pub publish: Period,
 }
 
 impl Default for CommitSpec {
     fn default() -> Self {
-        Self { every: Period::seconds(10), rows: 2_000_000 }
+        Self { every: Period::seconds(10), rows: 2_000_000, publish: Period::seconds(1) }
     }
 }
 

@@ -191,7 +191,7 @@ impl Attempt<'_> {
         let ctx = self.context(&node.name, Role::Sink, cancel);
         let place = |error: Error| error.at(format!("sink {}", node.name));
         let mut sink = (node.make)()?;
-        let plan = sink.plan(&ctx.for_plan(), &Known::No).await.map_err(place)?;
+        let plan = sink.plan(&ctx.for_start(), &Known::No).await.map_err(place)?;
         // From here on it must be closed, whatever comes of it, also if we are dropped in the middle.
         sinks.push(OpenSink { index, sink, plan, ctx, keeper: Keeper::Sink, held: None, seen: 0 });
         let Some(open) = sinks.last_mut() else { return Ok(()) };

@@ -31,6 +31,8 @@ use crate::{
 
 /// How often it is asked whether it is time.
 const TICK: Duration = Duration::from_millis(50);
+/// Publishing early takes at the most one part of so many of the time.
+const SHARE: u32 = 5;
 
 /// A source, as the coordinator sees it.
 pub(crate) struct SourceHandle {
@@ -93,12 +95,30 @@ pub(crate) struct Coordinator {
     pub(crate) committed: Option<Checkpoint>,
 }
 
+/// The last early publish.
+struct Early {
+    at: Instant,
+    took: Duration,
+    /// How many pieces of the epoch had left the sources.
+    pieces: u64,
+}
+
+impl Early {
+    fn now() -> Self {
+        Self { at: Instant::now(), took: Duration::ZERO, pieces: 0 }
+    }
+    /// Whether it is time for another.
+    fn is_due(&self, pace: Duration) -> bool {
+        self.at.elapsed() >= pace.max(self.took * (SHARE - 1))
+    }
+}
+
 impl Coordinator {
     /// Until the run has ended or is to stop. Dropped when a stage fails or the run is cancelled.
     pub(crate) async fn run(&mut self) -> Result<Ended> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut since, mut published) = (Instant::now(), Instant::now());
+        let (mut since, mut early) = (Instant::now(), Early::now());
         loop {
             let stopping = self.stop.is_cancelled();
             if self.all(SourceState::Ended) {
@@ -123,7 +143,7 @@ impl Coordinator {
                     return Ok(Ended::Stopped);
                 }
                 self.read_on(if stopping { Phase::Stop } else { Phase::Read });
-                (since, published) = (Instant::now(), Instant::now());
+                (since, early) = (Instant::now(), Early { took: early.took, ..Early::now() });
             }
             tokio::select! {
                 biased;
@@ -138,14 +158,14 @@ impl Coordinator {
                     if pieces == 0 {
                         since = Instant::now();
                     } else if !self.one_epoch && self.until.is_none() {
-                        let due = since.elapsed() >= self.commit.every.0;
-                        if due {
+                        if since.elapsed() >= self.commit.every.0 {
                             self.close(Phase::Close);
                         }
                         // The sources are in the middle of something long: what is harmless to write twice is published all the same.
-                        if due && published.elapsed() >= self.commit.every.0 {
+                        if pieces > early.pieces && early.is_due(self.commit.publish.0) {
+                            let began = Instant::now();
                             self.publish_early().await?;
-                            published = Instant::now();
+                            early = Early { at: Instant::now(), took: began.elapsed(), pieces };
                         }
                     }
                 }
