@@ -67,7 +67,7 @@ fn serve(folder: &Path) -> Fallible<(cmd::Background, String)> {
         let conf = folder.join("nginx.conf");
         let root = folder.display();
         let text = format!(
-            "daemon off; pid {root}/nginx.pid; error_log stderr crit; worker_processes 1; events {{}}\n\
+            "daemon off; master_process off; pid {root}/nginx.pid; error_log stderr crit; worker_processes 1; events {{}}\n\
              http {{ access_log off; sendfile on; client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f;\n\
              uwsgi_temp_path {root}/u; scgi_temp_path {root}/s; server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
         );
