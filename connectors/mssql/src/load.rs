@@ -27,7 +27,7 @@ use crate::{
     checkpoints::{Fence, Found, Owner, overtaken},
     client::{Lease, Limits, Pool, number, text},
     config::SinkOptions,
-    known::KnownKeys,
+    known::{KnownKeys, OF_STAGING, OF_TARGET},
     login::Login,
     refuse::{self, Refusal},
     shape::{Shape, filter},
@@ -133,7 +133,7 @@ impl Load {
             spooled_from: 1,
             bulk: None,
             broken: None,
-            keys: KnownKeys::new(REMEMBERED),
+            keys: KnownKeys::new(REMEMBERED, OF_STAGING),
             refused_keys: HashSet::new(),
             repeats: false,
             known: None,
@@ -284,7 +284,7 @@ impl Load {
     /// Loads what fits of the target's hashes.
     async fn known_keys(&self) -> Result<KnownKeys> {
         use futures::TryStreamExt as _;
-        let known = KnownKeys::new(self.options.known_keys);
+        let known = KnownKeys::new(self.options.known_keys, OF_TARGET);
         if known.capacity() == 0 {
             return Ok(known);
         }
@@ -301,7 +301,7 @@ impl Load {
         pool.ctx()
             .call(&call, || async move {
                 let mut session = pool.session().await?;
-                let mut known = KnownKeys::new(memory);
+                let mut known = KnownKeys::new(memory, OF_TARGET);
                 let broke = |error| crate::error::failed(doing, error);
                 let read = async {
                     let mut rows = session.driver().simple_query(sql).await.map_err(broke)?.into_row_stream();
@@ -752,7 +752,7 @@ impl Load {
             }
         }
         self.refused_keys.clear();
-        self.keys = KnownKeys::new(REMEMBERED);
+        self.keys = KnownKeys::new(REMEMBERED, OF_STAGING);
         self.repeats = false;
         self.spool.clear();
         self.spooled_from = self.next_row;
