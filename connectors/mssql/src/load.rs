@@ -668,7 +668,7 @@ impl Load {
         let publish = self.publish(&key);
         let rows_wait = self.waiting() > 0;
         let sql = match (replace, swap) {
-            (true, true) if self.staged.is_some() => publish.statements(WriteMode::Replace),
+            (true, true) if !self.columns.is_empty() => publish.statements(WriteMode::Replace),
             // No rows in the whole run, and so none that are to stay.
             (true, true) => vec![statements::empty_target(&self.owner.target)],
             (true, false) => vec![],

@@ -69,7 +69,7 @@ impl MssqlSink {
         let found = match found {
             Ok(found) => found,
             // A plan is made without the server too.
-            Err(error) => return Ok(vec![format!("the server was not asked: {error}")]),
+            Err(error) => return Ok(vec![format!("the server was not asked: {}", error.at(self.login.place()))]),
         };
         let Some(table) = found else {
             return Ok(vec![match schema.schema() {
