@@ -55,6 +55,8 @@ pub struct RoleOf<T: ?Sized> {
     pub build: Build<T>,
     /// The limits it keeps where the config sets none.
     pub guard: Guard,
+    /// A sink that [proposes](crate::Context::propose) every change before it sends it, so that a plan can show them.
+    pub differences: bool,
 }
 
 /// The role of a source.
@@ -71,12 +73,20 @@ impl<T: ?Sized> RoleOf<T> {
             schema: schema_of::<C>,
             build,
             guard: Guard { max_concurrent: None, min_interval: None, busy_share: None },
+            differences: false,
         }
     }
     /// The limits it keeps where the config sets none.
     #[must_use]
     pub const fn guard(mut self, guard: Guard) -> Self {
         self.guard = guard;
+        self
+    }
+    /// As a sink it [proposes](crate::Context::propose) every change before it sends it, keeps its checkpoint [by the
+    /// engine](crate::Held::ByEngine), and goes on where a change is withheld as if it had been sent.
+    #[must_use]
+    pub const fn tells_differences(mut self) -> Self {
+        self.differences = true;
         self
     }
 }

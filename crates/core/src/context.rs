@@ -15,9 +15,12 @@ use std::{
 };
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget::{Budget, BudgetState, Ledger, NoBooks, Price, Told},
+    change::{Change, Changes, Unwatched, Verdict},
     error::{Error, Result},
     pipeline::{Guard, Name},
     secret::Secret,
@@ -51,12 +54,14 @@ pub struct Call {
     pub effect: Effect,
     /// How long one try may take, body included. Default: the run's `call_deadline`.
     pub deadline: Option<Duration>,
+    /// What each try costs, where the vendor counts. Default: nothing.
+    pub price: Option<Price>,
 }
 
 impl Call {
     /// A call.
     pub fn new(what: impl Into<String>, origin: impl Into<String>, effect: Effect) -> Self {
-        Self { what: what.into(), origin: origin.into(), resource: None, effect, deadline: None }
+        Self { what: what.into(), origin: origin.into(), resource: None, effect, deadline: None, price: None }
     }
     /// Names the part of the server that has a breaker of its own.
     #[must_use]
@@ -68,6 +73,12 @@ impl Call {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+    /// Each try costs so much, and waits until the budget has it.
+    #[must_use]
+    pub fn price(mut self, price: Price) -> Self {
+        self.price = Some(price);
         self
     }
 }
@@ -130,6 +141,52 @@ pub trait Credentials: Send + Sync {
     /// Asks to put a credential on the wire. Waits while another process tries the same unproven one. An Auth error if it was
     /// refused before, or while the outcome of a try is unknown. Write nothing to the wire before it returns.
     async fn admit(&self, server: &str, account: &str, secret: &Secret) -> Result<Box<dyn Admission>>;
+
+    /// Takes hold of the token that is stored for an account, alone among all processes; waits for whoever has it. Read it first:
+    /// whoever had it may have got a new one. Ask for it only to read or to renew, and let go of it soon.
+    ///
+    /// # Errors
+    /// Of the state store. By itself it remembers nothing.
+    async fn exchange(&self, server: &str, account: &str) -> Result<Box<dyn Exchange>> {
+        let _ = (server, account);
+        Ok(Box::new(Forgetful(None)))
+    }
+}
+
+/// A token that a server gave, to be shown until it expires, and what it is renewed with.
+#[derive(Clone, Debug)]
+pub struct StoredToken {
+    /// What is shown to the server.
+    pub access: Secret,
+    /// What a new one is got with. Servers may take each only once: the new one must be stored before the new access token is used.
+    pub refresh: Option<Secret>,
+    /// When it was got.
+    pub issued: Timestamp,
+    /// When it expires, where the server or the config says.
+    pub expires: Option<Timestamp>,
+    /// What it was first got with, as [`Exchange::fingerprint`] has it: a config with another refresh token is another beginning.
+    pub seed: String,
+    /// Counts the tokens of the account. Whoever is refused with one renews it only if it is still the one stored.
+    pub generation: u64,
+}
+
+/// A hold on a stored token: exclusive, over all processes. Dropped, it is let go of.
+pub trait Exchange: Send {
+    /// The token, if one was stored.
+    ///
+    /// # Errors
+    /// Of the state store.
+    fn stored(&self) -> Result<Option<StoredToken>>;
+    /// Stores a token, with the next generation; durable when it returns that generation.
+    ///
+    /// # Errors
+    /// Of the state store: then the token must not be used, or the next process knows nothing of it.
+    fn store(&mut self, token: StoredToken) -> Result<u64>;
+    /// A short text by which a secret can be known again, and from which it cannot be got.
+    ///
+    /// # Errors
+    /// Of the state store.
+    fn fingerprint(&self, secret: &Secret) -> Result<String>;
 }
 
 /// The leave to send a credential once. Dropped without a word, the outcome is unknown and the credential waits.
@@ -164,8 +221,28 @@ struct Inner {
     starting: bool,
     door: Arc<dyn Door>,
     credentials: Arc<dyn Credentials>,
+    ledger: Arc<dyn Ledger>,
+    changes: Arc<dyn Changes>,
     cancel: CancellationToken,
     gauge: Arc<Gauge>,
+}
+
+impl Inner {
+    fn same(&self) -> Self {
+        let Self { pipeline, component, planning, starting, door, credentials, ledger, changes, cancel, gauge } = self;
+        Self {
+            pipeline: pipeline.clone(),
+            component: component.clone(),
+            planning: *planning,
+            starting: *starting,
+            door: Arc::clone(door),
+            credentials: Arc::clone(credentials),
+            ledger: Arc::clone(ledger),
+            changes: Arc::clone(changes),
+            cancel: cancel.clone(),
+            gauge: Arc::clone(gauge),
+        }
+    }
 }
 
 impl fmt::Debug for Context {
@@ -185,7 +262,20 @@ impl Context {
     ) -> Self {
         let gauge = Arc::default();
         let (planning, starting) = (false, false);
-        Self { inner: Arc::new(Inner { pipeline, component, planning, starting, door, credentials, cancel, gauge }) }
+        let (ledger, changes) = (Arc::new(NoBooks), Arc::new(Unwatched));
+        let inner =
+            Inner { pipeline, component, planning, starting, door, credentials, ledger, changes, cancel, gauge };
+        Self { inner: Arc::new(inner) }
+    }
+    /// The same, with books of budgets.
+    #[must_use]
+    pub fn with_ledger(&self, ledger: Arc<dyn Ledger>) -> Self {
+        Self { inner: Arc::new(Inner { ledger, ..self.inner.same() }) }
+    }
+    /// The same, with somebody who is told of differences.
+    #[must_use]
+    pub fn with_changes(&self, changes: Arc<dyn Changes>) -> Self {
+        Self { inner: Arc::new(Inner { changes, ..self.inner.same() }) }
     }
     /// A context without guard, retry or memory: for tests of connectors.
     pub fn bare(component: impl Into<Name>) -> Self {
@@ -202,18 +292,7 @@ impl Context {
         self.planned(true)
     }
     fn planned(&self, starting: bool) -> Self {
-        let Inner { pipeline, component, door, credentials, cancel, gauge, .. } = &*self.inner;
-        let inner = Inner {
-            pipeline: pipeline.clone(),
-            component: component.clone(),
-            planning: true,
-            starting,
-            door: Arc::clone(door),
-            credentials: Arc::clone(credentials),
-            cancel: cancel.clone(),
-            gauge: Arc::clone(gauge),
-        };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(Inner { planning: true, starting, ..self.inner.same() }) }
     }
 
     /// The pipeline's name.
@@ -240,6 +319,36 @@ impl Context {
     /// What is remembered of credentials.
     pub fn credentials(&self) -> &dyn Credentials {
         &*self.inner.credentials
+    }
+    /// Says what an answer's headers told of a budget. Call it for every answer that tells something, refusals included.
+    ///
+    /// # Errors
+    /// Of the state store.
+    pub fn told(&self, budget: &Budget, told: Told) -> Result<()> {
+        self.inner.ledger.told(budget, told)
+    }
+    /// Where a budget stands: for plans.
+    ///
+    /// # Errors
+    /// Of the state store.
+    pub fn budget(&self, budget: &Budget) -> Result<BudgetState> {
+        self.inner.ledger.state(budget)
+    }
+    /// Says a change before it is sent, and hears whether to send it. A change that may have been sent already (its answer was lost) is said
+    /// again before it is sent again.
+    ///
+    /// # Errors
+    /// Conflict, if the run is bound to a plan in which this change is not: hand it on, and nothing more is sent.
+    pub fn propose(&self, change: &Change) -> Result<Verdict> {
+        self.inner.changes.propose(&self.inner.component, change)
+    }
+    /// Says that so many rows need nothing.
+    pub fn equal(&self, rows: u64) {
+        self.inner.changes.equal(&self.inner.component, rows);
+    }
+    /// Whether this run is only for its differences: every change is withheld, and every call that writes is refused.
+    pub fn withholds(&self) -> bool {
+        self.inner.changes.withholds()
     }
     /// For progress: what the component expects.
     pub fn gauge(&self) -> &Gauge {
@@ -273,6 +382,11 @@ impl Context {
     {
         if self.inner.planning && call.effect != Effect::Cheap {
             return Err(Error::internal(format!("a plan may only make cheap calls, and '{}' is not one", call.what)));
+        }
+        if matches!(call.effect, Effect::Idempotent | Effect::Once) && self.inner.changes.withholds() {
+            let what =
+                format!("nothing is written when only differences are asked for, and '{}' would write", call.what);
+            return Err(Error::internal(what));
         }
         let answer = Mutex::new(None);
         let lease = {
@@ -312,6 +426,23 @@ impl Credentials for OpenDoor {
     }
 }
 
+/// A token that nobody else sees, and that is gone with its hold.
+struct Forgetful(Option<StoredToken>);
+
+impl Exchange for Forgetful {
+    fn stored(&self) -> Result<Option<StoredToken>> {
+        Ok(self.0.clone())
+    }
+    fn store(&mut self, token: StoredToken) -> Result<u64> {
+        let generation = self.0.as_ref().map_or(1, |known| known.generation + 1);
+        self.0 = Some(StoredToken { generation, ..token });
+        Ok(generation)
+    }
+    fn fingerprint(&self, _: &Secret) -> Result<String> {
+        Ok(String::new())
+    }
+}
+
 impl Admission for OpenDoor {
     fn proven(self: Box<Self>) {}
     fn refused(self: Box<Self>) {}
@@ -342,6 +473,28 @@ mod tests {
         let render = Call::new("render", "http://x:80", Effect::Read);
         let error = ctx.call(&render, || async { Ok(7) }).await.unwrap_err();
         assert_eq!(error.to_string(), "a plan may only make cheap calls, and 'render' is not one");
+    }
+
+    #[tokio::test]
+    async fn where_changes_are_withheld_nothing_is_written() {
+        struct Withholding;
+        impl Changes for Withholding {
+            fn propose(&self, _: &Name, _: &Change) -> Result<Verdict> {
+                Ok(Verdict::Withheld)
+            }
+            fn equal(&self, _: &Name, _: u64) {}
+            fn withholds(&self) -> bool {
+                true
+            }
+        }
+        let ctx = Context::bare("crm").with_changes(Arc::new(Withholding));
+        for (effect, passes) in
+            [(Effect::Cheap, true), (Effect::Read, true), (Effect::Idempotent, false), (Effect::Once, false)]
+        {
+            let call = Call::new("a call", "http://x:80", effect);
+            assert_eq!(ctx.call(&call, || async { Ok(7) }).await.is_ok(), passes, "{effect:?}");
+        }
+        assert!(ctx.withholds() && ctx.for_plan().withholds() && !Context::bare("crm").withholds());
     }
 
     #[tokio::test]

@@ -18,6 +18,8 @@
 //!   `open` failed, also on cancel.
 
 pub mod batch;
+pub mod budget;
+pub mod change;
 pub mod checkpoint;
 pub mod connector;
 pub mod context;
@@ -31,6 +33,8 @@ pub mod transform;
 pub mod units;
 
 pub use batch::{Batch, Delivery};
+pub use budget::{Budget, BudgetState, Burst, Day, Price, Resets, Told};
+pub use change::{Action, Change, FieldChange, Verdict};
 pub use checkpoint::{Checkpoint, Mark, Partition, Position, Resume, Run, Token};
 pub use connector::Connector;
 pub use context::{Call, Context, Effect, Lease};
@@ -38,7 +42,7 @@ pub use error::{Error, ErrorKind, Result, Retry};
 pub use pipeline::{ComponentSpec, Name, PipelineSpec};
 pub use reject::{Original, Reject, RowPosition};
 pub use secret::Secret;
-pub use sink::{Held, Sink, SinkPlan, WriteMode, Wrote};
+pub use sink::{Complete, Held, Sink, SinkPlan, WriteMode, Wrote};
 pub use source::{Known, Next, Piece, Settled, Source, SourcePlan, Work};
 pub use transform::{Output, Transform, TransformPlan};
 pub use units::{Period, Share, Size};

@@ -248,6 +248,10 @@ pub struct RunSpec {
     pub buffer: Size,
     /// How often a run is taken up again by itself after a failure that may pass, without an epoch committed in between. Default: 3
     pub restarts: u32,
+    /// For targets that others change as well (a CRM): where no file has changed, a run ends without another call, unless the last complete
+    /// run is older than this; then everything is read and compared. `--full` does so at once. Default: a run with nothing new to read
+    /// always ends
+    pub verify_every: Option<Period>,
 }
 
 impl Default for RunSpec {
@@ -260,6 +264,7 @@ impl Default for RunSpec {
             commit: CommitSpec::default(),
             buffer: Size(4 << 20),
             restarts: 3,
+            verify_every: None,
         }
     }
 }

@@ -77,10 +77,20 @@ pub struct Wrote {
     pub reply: Option<RecordBatch>,
 }
 
+/// What a sink has been given when its input has come to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Complete {
+    /// It has been given every row of its input, from the beginning: nothing was read by an earlier attempt or run. Only then is a record
+    /// without a row one that the input no longer has.
+    pub whole: bool,
+    /// Rows on the way to it that were refused in this run, by whomever: they are in the dead letters, and not among its rows.
+    pub refused: u64,
+}
+
 /// Where rows go.
 ///
 /// Life: [`plan`](Sink::plan) any number of times, [`open`](Sink::open) once, then per epoch any number of [`schema`](Sink::schema) and
-/// [`write`](Sink::write), one [`flush`](Sink::flush), one [`commit`](Sink::commit); [`close`](Sink::close) once, at the very end. An epoch without rows is committed all the same.
+/// [`write`](Sink::write), one [`complete`](Sink::complete) in the last one, one [`flush`](Sink::flush), one [`commit`](Sink::commit); [`close`](Sink::close) once, at the very end. An epoch without rows is committed all the same.
 /// After an error of any method only `close` is called, and a new sink is opened: what that finds in the target decides.
 /// One recovery for all: a failed commit is treated as a crash.
 #[async_trait]
@@ -101,6 +111,13 @@ pub trait Sink: Send {
     /// Takes rows. Not durable and not visible until `commit`. `seq` counts the writes of this sink since `open`. Bad rows are
     /// in `rejected`; an error means that nothing of this epoch will be committed.
     async fn write(&mut self, seq: u64, rows: RecordBatch) -> Result<Wrote>;
+
+    /// The input has come to its end: what can be told only from all rows (records that no row stands for any more) is done now. Called
+    /// once, behind the last `write` and before the last `flush`, and only where the run comes to its end.
+    async fn complete(&mut self, input: Complete) -> Result<Wrote> {
+        let _ = input;
+        Ok(Wrote::default())
+    }
 
     /// Runs everything that data can break (casts, constraints), inside the open transaction; returns what is refused only now.
     /// **After it there are no rejects**: only infrastructure can fail.
