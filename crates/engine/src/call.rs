@@ -1,7 +1,7 @@
 //! The door to the outside: every call of every connector passes here.
 //!
-//! In this order, once for all: the breaker (is the server left alone?), the guard (is it our turn?), the deadline, the try
-//! itself, the breaker again (how did it go?), and a back-off before the next try. Waiting is abandoned when the run is
+//! In this order, once for all: the breaker (is the server left alone?), the guard (is it our turn?), the budget (can we afford it?), the
+//! deadline, the try itself, the breaker again (how did it go?), and a back-off before the next try. Waiting is abandoned when the run is
 //! cancelled. Each try is a span, and is counted.
 
 use std::{sync::Arc, time::Duration};
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use towpath_core::{
-    Call, Effect, Error, ErrorKind, Result, Retry,
+    Call, Effect, Error, ErrorKind, Price, Result, Retry,
     context::{Attempt, Door, Lease},
     pipeline::{Guard, RetrySpec},
 };
@@ -18,6 +18,7 @@ use tracing::Instrument as _;
 
 use crate::{
     breaker::Breaker,
+    budget::{Entry, Purse},
     guard::{Gate, LeaseId, Passage},
     progress::{Calls, ComponentProgress, UnderWay},
     state::{StateStore, clock::human},
@@ -99,6 +100,41 @@ impl CallDoor {
         }
     }
 
+    /// Waits until the budget has room for a try, and pays for it. It is entered when this returns.
+    async fn paid(&self, price: Option<&Price>, deadline: Duration) -> Result<Option<Entry>> {
+        let Some(Price { budget, tokens }) = price else { return Ok(None) };
+        let local = self.store.local_budget(&budget.account);
+        let turn = match local.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => {
+                self.counted.pulse.in_guard(format!("its turn, budget of {}", budget.account));
+                local.turn.lock().await
+            }
+        };
+        loop {
+            // Told before asking, or an answer in between would be missed.
+            let freed = self.store.freed().notified();
+            match self.store.pay(budget, *tokens, deadline)? {
+                Purse::Paid(entry) => {
+                    drop(turn);
+                    return Ok(Some(entry));
+                }
+                Purse::Wait { wait, answer } => {
+                    let when = if answer { "when another one is answered, at the latest in" } else { "in" };
+                    let seconds = wait.as_secs_f64();
+                    let shown = format!("next request {when} {seconds:.1} s, budget of {}", budget.account);
+                    self.counted.pulse.in_guard(shown);
+                    if answer {
+                        // Answers to other processes come without telling us.
+                        let _ = tokio::time::timeout(wait.min(POLL), freed).await;
+                    } else {
+                        tokio::time::sleep(wait).await;
+                    }
+                }
+            }
+        }
+    }
+
     /// Makes tries until one succeeds, or no further one is due.
     async fn tries<'a>(&self, call: &Call, attempt: &mut (dyn FnMut() -> Attempt<'a> + Send)) -> Result<Lease> {
         let deadline = call.deadline.unwrap_or(self.call_deadline);
@@ -116,9 +152,24 @@ impl CallDoor {
             let lease = self.our_turn(&gate, call.effect, deadline).await;
             waited_ms.add(since(asked));
             let lease = lease?;
+            let asked = Instant::now();
+            let paid = self.paid(call.price.as_ref(), deadline).await;
+            waited_ms.add(since(asked));
+            let paid = match paid {
+                Ok(paid) => paid,
+                Err(error) => {
+                    if let Some(lease) = lease {
+                        note(gate.ended(lease));
+                    }
+                    return Err(error);
+                }
+            };
             if let Err(open) = breakers().try_for_each(|breaker| breaker.ask(deadline)) {
                 if let Some(lease) = lease {
                     note(gate.ended(lease));
+                }
+                if let (Some(entry), Some(price)) = (paid, &call.price) {
+                    note(self.store.answered(&price.budget, entry, false));
                 }
                 return Err(open);
             }
@@ -129,6 +180,9 @@ impl CallDoor {
             let (sent, under_way) = (Instant::now(), UnderWay::new(&self.counted));
             let outcome = within(deadline, call.effect, attempt()).instrument(span.clone()).await;
             answering_ms.add(since(sent));
+            if let (Some(entry), Some(price)) = (paid, &call.price) {
+                note(self.store.answered(&price.budget, entry, outcome.is_ok()));
+            }
             self.counted.pulse.in_call(None);
             let error = match outcome {
                 Ok(()) => {

@@ -12,16 +12,21 @@
 //!
 //! The entry is written before the credential is. The key of the fingerprints lies in the store; without it they say nothing
 //! about a password, and with it they are as slow to guess as an HMAC.
+//!
+//! Tokens that a server gives in exchange for others (OAuth2) are another matter: the newest one is the only one there is, so it is
+//! kept as it is, in the store's file, which is its owner's only. Whoever reads or renews one holds a lock that a dead process does not
+//! keep: one exchange at a time, over all processes.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use hmac::{Hmac, KeyInit, Mac};
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::Sha256;
 use towpath_core::{
     Error, Result, Secret,
-    context::{Admission, Credentials},
+    context::{Admission, Credentials, Exchange, StoredToken},
 };
 
 use crate::state::{Fault, Lock, StateStore, clock::human};
@@ -186,6 +191,90 @@ impl Credentials for StateStore {
                 Decision::Wait => drop(tokio::time::timeout(POLL, freed).await),
             }
         }
+    }
+
+    async fn exchange(&self, server: &str, account: &str) -> Result<Box<dyn Exchange>> {
+        let key = format!("token of {account} at {server}");
+        loop {
+            let freed = self.freed().notified();
+            if let Some(lock) = self.lock(&key)? {
+                let (server, account) = (server.to_owned(), account.to_owned());
+                return Ok(Box::new(Hold { store: self.clone(), server, account, lock: Some(lock) }));
+            }
+            drop(tokio::time::timeout(POLL, freed).await);
+        }
+    }
+}
+
+/// A hold on a token.
+struct Hold {
+    store: StateStore,
+    server: String,
+    account: String,
+    lock: Option<Lock>,
+}
+
+impl Hold {
+    fn read(&self, db: &Connection) -> rusqlite::Result<Option<StoredToken>> {
+        let time = |column, text: String| {
+            let broken = |error: jiff::Error| {
+                rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+            };
+            text.parse::<Timestamp>().map_err(broken)
+        };
+        db.prepare_cached(
+            "SELECT access, refresh, issued, expires, seed, generation FROM tokens WHERE server = ?1 AND account = ?2",
+        )?
+        .query_row(params![self.server, self.account], |row| {
+            Ok(StoredToken {
+                access: Secret::new(row.get(0)?),
+                refresh: row.get::<_, Option<String>>(1)?.map(Secret::new),
+                issued: time(2, row.get(2)?)?,
+                expires: row.get::<_, Option<String>>(3)?.map(|text| time(3, text)).transpose()?,
+                seed: row.get(4)?,
+                generation: row.get::<_, i64>(5)?.unsigned_abs(),
+            })
+        })
+        .optional()
+    }
+}
+
+impl Exchange for Hold {
+    fn stored(&self) -> Result<Option<StoredToken>> {
+        self.store.read(|db| self.read(db))
+    }
+
+    fn store(&mut self, token: StoredToken) -> Result<u64> {
+        self.store.write(|db| {
+            let generation = self.read(db)?.map_or(1, |known| known.generation + 1);
+            db.prepare_cached(
+                "REPLACE INTO tokens (server, account, access, refresh, issued, expires, seed, generation)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                self.server,
+                self.account,
+                token.access.expose(),
+                token.refresh.as_ref().map(|refresh| refresh.expose().as_str()),
+                token.issued.to_string(),
+                token.expires.map(|expires| expires.to_string()),
+                token.seed,
+                i64::try_from(generation).unwrap_or(i64::MAX),
+            ])?;
+            Ok(generation)
+        })
+    }
+
+    fn fingerprint(&self, secret: &Secret) -> Result<String> {
+        let key = self.store.key(&self.server, &self.account, secret)?;
+        Ok(key.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.lock = None;
+        self.store.freed().notify_waiters();
     }
 }
 

@@ -124,12 +124,15 @@ impl Engine {
         match outcome {
             Ok(status) => report.status = status,
             Err(error) => {
+                // For today there is no more: the next run goes on.
+                let spent = crate::budget::is_spent(&error);
                 report.status = match error.kind() {
                     ErrorKind::Cancelled => Status::Cancelled,
+                    _ if spent => Status::Cancelled,
                     _ if letters::is_too_many(&error) => Status::Stopped,
                     _ => Status::Failed,
                 };
-                report.error = (report.status != Status::Cancelled).then_some(error);
+                report.error = (spent || report.status != Status::Cancelled).then_some(error);
             }
         }
         if lock.is_some() {
@@ -230,6 +233,7 @@ impl Engine {
         let retry = common.retry.unwrap_or_default();
         let door = CallDoor::new(self.store.clone(), guard, retry, graph.run.call_deadline.0, cancel.clone(), counted);
         Context::new(graph.name.clone(), name.clone(), Arc::new(door), Arc::new(self.store.clone()), cancel.clone())
+            .with_ledger(Arc::new(self.store.clone()))
     }
 }
 

@@ -5,12 +5,13 @@
 //! component, joined by `edge`s bounded by count and by bytes; `epoch` closes an epoch when it is time, waits until everything
 //! has arrived, and commits all sinks in lockstep.
 //!
-//! Beside it: [`plan`] says what a run would do, [`call`] is the door to the outside ([`guard`], [`breaker`], [`credentials`]),
+//! Beside it: [`plan`] says what a run would do, [`call`] is the door to the outside ([`guard`], [`breaker`], [`budget`], [`credentials`]),
 //! [`state`] what is remembered, [`dead_letters`] what was refused (`letters` hands it over), [`pulse`], `watchdog` and [`progress`] the
 //! signs of life, [`schedule`] reckons when a pipeline runs next, [`library`] builds pipelines in Rust.
 
 mod attempt;
 pub mod breaker;
+pub mod budget;
 pub mod call;
 pub mod credentials;
 pub mod dead_letters;

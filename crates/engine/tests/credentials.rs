@@ -149,3 +149,67 @@ fn one_that_is_killed_in_between_has_sent_the_only_one() {
     }
     assert_eq!(sent(dir.path()), 1);
 }
+
+mod exchange {
+    use towpath_core::context::StoredToken;
+
+    use super::*;
+
+    fn token(access: &str) -> StoredToken {
+        StoredToken {
+            access: Secret::new(access.to_owned()),
+            refresh: Some(Secret::new(format!("{access}-refresh"))),
+            issued: "2026-11-21T17:00:00Z".parse().unwrap(),
+            expires: Some("2026-11-21T18:00:00Z".parse().unwrap()),
+            seed: "seed".to_owned(),
+            generation: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_stored_before_others_see_it_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Turned::default());
+        let mut hold = open(dir.path(), &clock).exchange(SERVER, "app").await.unwrap();
+        assert!(hold.stored().unwrap().is_none());
+        assert_eq!(hold.store(token("first")).unwrap(), 1);
+        assert_eq!(hold.store(token("second")).unwrap(), 2);
+        let prints = ["a", "a", "b"].map(|text| hold.fingerprint(&Secret::new(text.to_owned())).unwrap());
+        assert!(prints[0] == prints[1] && prints[0] != prints[2] && !prints[0].is_empty());
+        drop(hold);
+        let hold = open(dir.path(), &clock).exchange(SERVER, "app").await.unwrap();
+        let stored = hold.stored().unwrap().unwrap();
+        assert_eq!((stored.access.expose().as_str(), stored.generation), ("second", 2));
+        assert_eq!(stored.refresh.unwrap().expose(), "second-refresh");
+        assert_eq!((stored.issued, stored.expires), (token("").issued, token("").expires));
+        let other = open(dir.path(), &clock).exchange(SERVER, "another app").await.unwrap();
+        assert!(other.stored().unwrap().is_none());
+        let shown = open(dir.path(), &clock).show().unwrap();
+        assert!(!format!("{shown} {shown:?}").contains("second"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn only_one_holds_it_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Turned::default());
+        let inside = Arc::new(Mutex::new((0, 0)));
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (store, inside) = (open(dir.path(), &clock), Arc::clone(&inside));
+            tasks.spawn(async move {
+                let mut hold = store.exchange(SERVER, "app").await.unwrap();
+                inside.lock().unwrap().0 += 1;
+                assert_eq!(inside.lock().unwrap().0, 1, "two hold it");
+                tokio::task::yield_now().await;
+                let generation = hold.stored().unwrap().map_or(0, |token| token.generation);
+                assert_eq!(hold.store(token("next")).unwrap(), generation + 1);
+                let mut inside = inside.lock().unwrap();
+                *inside = (inside.0 - 1, inside.1 + 1);
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
+        assert_eq!(*inside.lock().unwrap(), (0, 8));
+    }
+}

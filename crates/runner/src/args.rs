@@ -133,6 +133,11 @@ pub(crate) enum Reset {
         /// Only those of this server, such as https://reports.example
         server: Option<String>,
     },
+    /// Forget what was spent of vendors' budgets today, and that they said it was over
+    Budget {
+        /// Only that of this account, as `towpath state show` has it
+        account: Option<String>,
+    },
     /// Close breakers and forget pauses that servers asked for, so that the next call goes through
     Breaker {
         /// Only those of this server, such as https://reports.example

@@ -21,7 +21,7 @@ pub struct Moment {
 pub trait Clock: Send + Sync {
     /// Now, by the boot clock.
     fn now(&self) -> Moment;
-    /// Now, by the wall clock: for messages only.
+    /// Now, by the wall clock: for messages, and for what goes by the calendar.
     fn wall(&self) -> Timestamp {
         Timestamp::now()
     }

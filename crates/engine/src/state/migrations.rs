@@ -72,6 +72,23 @@ const VERSIONS: &[&str] = &[
         pipeline TEXT PRIMARY KEY, since TEXT NOT NULL, schedule TEXT NOT NULL, next TEXT, skipped INTEGER NOT NULL
     ) STRICT;
     ",
+    "
+    -- What vendors let accounts spend in a day, and what was spent of it: by us, and as far as known by others.
+    CREATE TABLE budgets (
+        account TEXT PRIMARY KEY, ends TEXT, spent INTEGER NOT NULL, others INTEGER NOT NULL, over_until TEXT
+    ) STRICT;
+    -- One row per request in a vendor's window; counts is null until it was answered, then the latest it can have arrived.
+    CREATE TABLE budget_requests (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        account TEXT NOT NULL, boot TEXT NOT NULL, sent INTEGER NOT NULL, until INTEGER NOT NULL, counts INTEGER
+    ) STRICT;
+    CREATE INDEX budget_requests_account ON budget_requests (account);
+    -- Tokens that are exchanged for new ones (OAuth2), by server and account.
+    CREATE TABLE tokens (
+        server TEXT NOT NULL, account TEXT NOT NULL, access TEXT NOT NULL, refresh TEXT, issued TEXT NOT NULL, expires TEXT,
+        seed TEXT NOT NULL, generation INTEGER NOT NULL, PRIMARY KEY (server, account)
+    ) STRICT;
+    ",
 ];
 
 /// Brings the file to this program's version, in one transaction.

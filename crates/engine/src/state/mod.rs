@@ -23,7 +23,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -40,8 +40,9 @@ pub use self::{
     runs::{Fence, LastRun},
     serving::{Served, Serving},
     status::{LastOutcome, PipelineStatus},
-    view::{BreakerView, CheckpointView, CredentialView, GuardView, PipelineView, RunView, StateView},
+    view::{BreakerView, BudgetView, CheckpointView, CredentialView, GuardView, PipelineView, RunView, StateView},
 };
+use crate::budget::Local;
 
 /// The file's name in the state directory.
 const FILE: &str = "state.db";
@@ -65,6 +66,10 @@ struct Inner {
     freed: Notify,
     /// Counts sign-ins that were refused through this store: what tells a missing right from a wrong password.
     refusals: AtomicU64,
+    /// A second connection, for what must survive a killed process and need not survive a power cut. Opened by the first who needs it;
+    /// a store in memory has only one.
+    quick: OnceLock<Mutex<Connection>>,
+    budgets: Mutex<BTreeMap<String, Arc<Local>>>,
 }
 
 impl std::fmt::Debug for StateStore {
@@ -130,7 +135,8 @@ impl StateStore {
         prepared.map_err(|error| fault(at, &error))?;
         migrations::apply(&mut db, at)?;
         let (held, freed) = (Arc::default(), Notify::new());
-        let inner = Inner { dir, db: Mutex::new(db), clock, held, freed, refusals: AtomicU64::new(0) };
+        let (refusals, quick, budgets) = (AtomicU64::new(0), OnceLock::new(), Mutex::default());
+        let inner = Inner { dir, db: Mutex::new(db), clock, held, freed, refusals, quick, budgets };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -168,15 +174,54 @@ impl StateStore {
 
     /// Reads and writes in one transaction that no other process comes between. Rolled back on error.
     pub(crate) fn write<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T> {
-        let mut db = self.db();
-        let done = (|| -> Result<T, Fault> {
-            let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let got = work(&transaction)?;
-            transaction.commit()?;
-            Ok(got)
-        })();
-        done.map_err(|fault| fault.told(self.dir()))
+        in_transaction(&mut self.db(), work).map_err(|fault| fault.told(self.dir()))
     }
+
+    /// [`write`](Self::write) without waiting for the disk: a killed process loses nothing of it, a power cut may take the last moments.
+    pub(crate) fn quick<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T> {
+        in_transaction(&mut *self.quick_db()?, work).map_err(|fault| fault.told(self.dir()))
+    }
+
+    /// [`read`](Self::read), by the connection of [`quick`](Self::quick).
+    pub(crate) fn quick_read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        work(&*self.quick_db()?).map_err(|error| fault(self.dir(), &error))
+    }
+
+    fn quick_db(&self) -> Result<MutexGuard<'_, Connection>> {
+        let Some(dir) = self.dir() else { return Ok(self.db()) };
+        let quick = match self.inner.quick.get() {
+            Some(quick) => quick,
+            None => {
+                let opened = (|| {
+                    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                    let db = Connection::open_with_flags(dir.join(FILE), flags)?;
+                    db.busy_timeout(BUSY)?;
+                    db.execute_batch("PRAGMA synchronous = NORMAL;")?;
+                    Ok(db)
+                })();
+                let opened = opened.map_err(|error| fault(Some(dir), &error))?;
+                // Another thread's may have come first; then ours is closed again.
+                self.inner.quick.get_or_init(|| Mutex::new(opened))
+            }
+        };
+        Ok(quick.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What this process knows of an account's budget beside the tables.
+    pub(crate) fn local_budget(&self, account: &str) -> Arc<Local> {
+        let mut budgets = self.inner.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = budgets.get(account) {
+            return Arc::clone(known);
+        }
+        Arc::clone(budgets.entry(account.to_owned()).or_default())
+    }
+}
+
+fn in_transaction<T>(db: &mut Connection, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let got = work(&transaction)?;
+    transaction.commit()?;
+    Ok(got)
 }
 
 /// What went wrong inside a transaction: the database's failure, or an answer of ours.

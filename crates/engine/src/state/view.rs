@@ -17,6 +17,8 @@ pub struct StateView {
     pub pipelines: Vec<PipelineView>,
     /// By server.
     pub guards: Vec<GuardView>,
+    /// By account.
+    pub budgets: Vec<BudgetView>,
     /// Those that have counted failures.
     pub breakers: Vec<BreakerView>,
     /// By server and account.
@@ -71,6 +73,21 @@ pub struct GuardView {
     pub under_way: u64,
     /// How long the last one took whose end is known, in milliseconds.
     pub last_took_ms: Option<i64>,
+}
+
+/// What an account has spent.
+#[derive(Clone, Debug, Serialize)]
+pub struct BudgetView {
+    /// The account.
+    pub account: String,
+    /// Tokens that we have spent in the day.
+    pub spent: u64,
+    /// Tokens that others are known to have spent.
+    pub others: u64,
+    /// When that day ends.
+    pub ends: Option<String>,
+    /// The vendor said that it is over until then.
+    pub over_until: Option<String>,
 }
 
 /// A breaker.
@@ -131,6 +148,7 @@ impl StateStore {
                 dir: self.dir().map(|dir| dir.display().to_string()),
                 pipelines,
                 guards: guards(db)?,
+                budgets: budgets(db)?,
                 breakers: breakers(db)?,
                 credentials: credentials(db)?,
             })
@@ -181,6 +199,13 @@ fn guards(db: &Connection) -> rusqlite::Result<Vec<GuardView>> {
             Ok(GuardView { origin: row.get(0)?, under_way, last_took_ms: row.get(2)? })
         },
     )
+}
+
+fn budgets(db: &Connection) -> rusqlite::Result<Vec<BudgetView>> {
+    all(db, "SELECT account, spent, others, ends, over_until FROM budgets ORDER BY 1", &[], |row| {
+        let (spent, others) = (row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64);
+        Ok(BudgetView { account: row.get(0)?, spent, others, ends: row.get(3)?, over_until: row.get(4)? })
+    })
 }
 
 fn breakers(db: &Connection) -> rusqlite::Result<Vec<BreakerView>> {
@@ -238,6 +263,14 @@ impl fmt::Display for StateView {
             let took =
                 last_took_ms.map(|ms| format!(", the last took {}", super::clock::human(ms))).unwrap_or_default();
             writeln!(f, "\nguard {origin}: {under_way} under way{took}")?;
+        }
+        for BudgetView { account, spent, others, ends, over_until } in &self.budgets {
+            let others = if *others > 0 { format!(", others {others}") } else { String::new() };
+            let until = ends.as_ref().map(|ends| format!(" in the day that ends {ends}")).unwrap_or_default();
+            writeln!(f, "\nbudget of {account}: {spent} tokens spent{others}{until}")?;
+            if let Some(until) = over_until {
+                writeln!(f, "  the server said that the day is over until {until}")?;
+            }
         }
         for BreakerView { origin, resource, failures, open, since, reason } in &self.breakers {
             let resource = resource.as_ref().map(|resource| format!(" {resource}")).unwrap_or_default();

@@ -44,6 +44,10 @@ fn reset(global: &Global, what: Reset) -> Result<(), Failure> {
             let count = engine(global)?.state().reset_credentials(server.as_deref())?;
             format!("{} forgotten{}", number(count, "credential"), of(server.as_deref()))
         }
+        Reset::Budget { account } => {
+            let count = engine(global)?.state().reset_budget(account.as_deref())?;
+            format!("{} forgotten{}", number(count, "budget"), of(account.as_deref()))
+        }
         Reset::Breaker { server } => {
             let count = engine(global)?.state().reset_breaker(server.as_deref())?;
             format!("{} closed{}", number(count, "breaker"), of(server.as_deref()))
