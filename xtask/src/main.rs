@@ -29,7 +29,8 @@ cargo xtask COMMAND
   docs [--check]        write the reference pages, or say whether they are up to date
   new-connector NAME    a connector crate whose tests fail until it works
   simulate ssrs [--port N] [--rows N] …    a report server to try things with; --help says more
-  simulate mssql [--port N] …              a SQL Server to try things with";
+  simulate mssql [--port N] …              a SQL Server to try things with
+  simulate pipedrive [--port N] [--api-token T] …  an account of Pipedrive to try things with";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,4 +1,4 @@
-//! `cargo xtask simulate ssrs | mssql`: a simulator for a person to try things with.
+//! `cargo xtask simulate ssrs | mssql | pipedrive`: a simulator for a person to try things with.
 
 use crate::{Fallible, cmd};
 

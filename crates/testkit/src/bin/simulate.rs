@@ -4,6 +4,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use towpath_testkit::{
+    pipedrive::{Pipedrive, PipedriveOptions, Plan},
     report_server::{Builder, Report, ReportServer, Scheme, write_log},
     sample::sample_csv_with_refused_rows,
     sql_server::{SqlServer, SqlServerOptions, TlsMode},
@@ -30,6 +31,17 @@ towpath-simulate mssql [OPTIONS]     a SQL Server over SQLite; its data is gone 
   --database NAME   the database (default: towpath)
   --tls MODE        off, required (TDS 7.4) or strict (TDS 8.0); a certificate is made (default: off)
 
+towpath-simulate pipedrive [OPTIONS] an account of the CRM Pipedrive, with the fields CustomerID (persons), OrderID and
+                                     Order date (deals); its data is gone when it ends
+
+  --port N          where to listen on 127.0.0.1 (default: a free port)
+  --api-token TEXT  the API token (default: towpath-test-token)
+  --plan NAME       lite, growth, premium or ultimate: tokens a day, calls in 2 s (default: lite)
+  --seats N         seats that are paid for (default: 1)
+  --account NAME    another name is another account, with other keys of fields (default: towpath)
+  --currency CODE   the company's currency (default: EUR)
+  --latency MS      milliseconds an answer takes (default: 0)
+
 towpath-simulate sample FILE --rows N     writes N rows of that log as a CSV file, and says what its `columns` are
 towpath-simulate rows FILE --rows N [--from N] [--refused-every N]
                                           the same of a log that may be cut anywhere, with rows that a database refuses";
@@ -39,9 +51,14 @@ async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.split_first() {
         Some((what, options))
-            if ["ssrs", "mssql"].contains(&what.as_str()) && !options.iter().any(|option| option == "--help") =>
+            if ["ssrs", "mssql", "pipedrive"].contains(&what.as_str())
+                && !options.iter().any(|option| option == "--help") =>
         {
-            let outcome = if what == "ssrs" { ssrs(options).await } else { mssql(options).await };
+            let outcome = match what.as_str() {
+                "ssrs" => ssrs(options).await,
+                "mssql" => mssql(options).await,
+                _ => pipedrive(options).await,
+            };
             match outcome {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
@@ -176,6 +193,43 @@ async fn mssql(options: &[String]) -> Result<(), String> {
     if let Some(path) = server.certificate_pem_path() {
         println!("trust     {}", path.display());
     }
+    println!("stop      Ctrl-C");
+    tokio::select! {
+        () = server.serve() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| error.to_string())?,
+    }
+    server.stop().await;
+    Ok(())
+}
+
+async fn pipedrive(options: &[String]) -> Result<(), String> {
+    let mut chosen = PipedriveOptions::default();
+    for option in options.chunks(2) {
+        let [name, value] = option else { return Err(format!("{} needs a value", option.join(" "))) };
+        let number = || value.parse::<u64>().map_err(|error| format!("{name} {value}: {error}"));
+        match name.as_str() {
+            "--port" => chosen.port = Some(value.parse().map_err(|error| format!("--port {value}: {error}"))?),
+            "--api-token" => chosen.api_token.clone_from(value),
+            "--plan" => {
+                let plan = Plan::of_name(value);
+                chosen.plan = plan.ok_or_else(|| format!("'{value}' is not lite, growth, premium or ultimate"))?;
+            }
+            "--seats" => chosen.seats = number()?,
+            "--account" => chosen.seed.clone_from(value),
+            "--currency" => chosen.currency.clone_from(value),
+            "--latency" => chosen.latency = Duration::from_millis(number()?),
+            unknown => return Err(format!("{unknown} is no option")),
+        }
+    }
+    let (token, plan) = (chosen.api_token.clone(), chosen.plan);
+    let server = Pipedrive::try_start(chosen).await.map_err(|error| error.to_string())?;
+    let account = server.account();
+    account.add_demo_fields();
+    // The first line is for programs, the rest for people.
+    println!("{}", server.url());
+    println!("token     {token} in the header x-api-token");
+    println!("budget    {} tokens a day, {} calls in 2 s", account.tokens_a_day(), plan.burst());
+    println!("try       curl -H 'x-api-token: {token}' {}/api/v2/dealFields", server.url());
     println!("stop      Ctrl-C");
     tokio::select! {
         () = server.serve() => {}
