@@ -22,7 +22,8 @@
 //! ```
 //!
 //! What is not simulated: leads, projects, filters, followers, files, products of deals, permissions, webhooks, required fields.
-//! What goes beyond what is known of the real one: the words and details of errors; a link to a record that is not there is a 400.
+//! What goes beyond what is known of the real one: the words and details of errors; a link to a record that is not there is a 400; what
+//! is changed is found by searching at once (what is created, after the lag); a deal keeps the id of its person when that is deleted.
 
 use std::{
     net::SocketAddr,

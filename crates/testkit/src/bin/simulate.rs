@@ -40,6 +40,8 @@ towpath-simulate pipedrive [OPTIONS] an account of the CRM Pipedrive, with the f
   --seats N         seats that are paid for (default: 1)
   --account NAME    another name is another account, with other keys of fields (default: towpath)
   --currency CODE   the company's currency (default: EUR)
+  --persons N       persons C1, C2… that are there from the start (default: 0)
+  --deals N         deals O1, O2… that are there from the start (default: 0)
   --latency MS      milliseconds an answer takes (default: 0)
 
 towpath-simulate sample FILE --rows N     writes N rows of that log as a CSV file, and says what its `columns` are
@@ -204,6 +206,7 @@ async fn mssql(options: &[String]) -> Result<(), String> {
 
 async fn pipedrive(options: &[String]) -> Result<(), String> {
     let mut chosen = PipedriveOptions::default();
+    let (mut persons, mut deals) = (0, 0);
     for option in options.chunks(2) {
         let [name, value] = option else { return Err(format!("{} needs a value", option.join(" "))) };
         let number = || value.parse::<u64>().map_err(|error| format!("{name} {value}: {error}"));
@@ -214,6 +217,8 @@ async fn pipedrive(options: &[String]) -> Result<(), String> {
                 let plan = Plan::of_name(value);
                 chosen.plan = plan.ok_or_else(|| format!("'{value}' is not lite, growth, premium or ultimate"))?;
             }
+            "--persons" => persons = usize::try_from(number()?).unwrap_or_default(),
+            "--deals" => deals = usize::try_from(number()?).unwrap_or_default(),
             "--seats" => chosen.seats = number()?,
             "--account" => chosen.seed.clone_from(value),
             "--currency" => chosen.currency.clone_from(value),
@@ -225,6 +230,7 @@ async fn pipedrive(options: &[String]) -> Result<(), String> {
     let server = Pipedrive::try_start(chosen).await.map_err(|error| error.to_string())?;
     let account = server.account();
     account.add_demo_fields();
+    account.seed_demo(persons, deals);
     // The first line is for programs, the rest for people.
     println!("{}", server.url());
     println!("token     {token} in the header x-api-token");

@@ -113,6 +113,22 @@ impl Account {
         self.fields(Entity::Deals).add("Order date", FieldType::Date);
     }
 
+    /// Fills the demo's fields: persons `C1`, `C2`…, and deals `O1`, `O2`…, which are theirs in turn, of 10.01, 20.02…
+    ///
+    /// # Panics
+    /// Without [`add_demo_fields`](Account::add_demo_fields).
+    pub fn seed_demo(&self, persons: usize, deals: usize) {
+        let body = |n| json!({ "name": format!("Customer {n}"), "custom_fields": { "CustomerID": format!("C{n}") } });
+        let ids = self.seed(Entity::Persons, (1..=persons).map(body));
+        let body = |n: usize| {
+            let value = Value::from(n as f64 * 1001.0 / 100.0);
+            let custom = json!({ "OrderID": format!("O{n}"), "Order date": "2026-01-31" });
+            let person = ids.get((n - 1) % persons.max(1));
+            json!({ "title": format!("Order {n}"), "value": value, "person_id": person, "custom_fields": custom })
+        };
+        self.seed(Entity::Deals, (1..=deals).map(body));
+    }
+
     /// All records that are not deleted, archived ones among them, by their ids.
     pub fn records(&self, entity: Entity) -> Vec<Record> {
         self.with(|state| {

@@ -5,7 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Entity, clock, refusal::Refusal, schema::Shape};
+use super::{
+    Entity, PipedriveOptions, clock,
+    refusal::Refusal,
+    schema::{Set, Shape},
+};
 
 /// The type of a custom field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -159,12 +163,13 @@ pub(super) struct FieldSet {
 }
 
 impl FieldSet {
-    pub fn new(entity: Entity, seed: &str, first: u64, now: i64) -> Self {
-        let mut set = Self { entity, seed: seed.to_owned(), fields: vec![], by_key: HashMap::new() };
+    pub fn new(entity: Entity, options: &PipedriveOptions, first: u64, now: i64) -> Self {
+        let mut set = Self { entity, seed: options.seed.clone(), fields: vec![], by_key: HashMap::new() };
         if !entity.has_fields() {
             return set;
         }
-        for (field, id) in entity.fields().iter().zip(first..) {
+        let there = entity.fields().iter().filter(|field| field.set != Set::WithContactSync || options.contact_sync);
+        for (field, id) in there.zip(first..) {
             let choices = match field.shape {
                 Shape::Labels => ["Customer", "Hot lead", "Warm lead", "Cold lead"].as_slice(),
                 _ => &[],
@@ -194,7 +199,7 @@ impl FieldSet {
 
     /// Adds a custom field; its key.
     pub fn add(&mut self, name: &str, custom: FieldType, choices: Vec<Choice>, id: u64, now: i64) -> Arc<str> {
-        let number = self.fields.len();
+        let number = self.fields.iter().filter(|field| field.custom.is_some()).count();
         let digest = Sha256::digest(format!("{}/{}/{number}", self.seed, self.entity.path()));
         let key: String = digest.iter().take(20).map(|byte| format!("{byte:02x}")).collect();
         let key: Arc<str> = key.into();

@@ -64,6 +64,8 @@ pub struct PipedriveOptions {
     pub seats: u64,
     /// Tokens bought on top, of each day.
     pub top_up: u64,
+    /// Calls in any 2 seconds, whatever the plan says: for tests that are about something else.
+    pub burst: Option<usize>,
     /// The hour (UTC) at which a day ends at the vendor's.
     pub reset_hour: i8,
     /// What the keys of custom fields and ids of options come from: two seeds are two accounts.
@@ -92,6 +94,7 @@ impl Default for PipedriveOptions {
             plan: Plan::Lite,
             seats: 1,
             top_up: 0,
+            burst: None,
             reset_hour: 0,
             seed: "towpath".to_owned(),
             currency: "EUR".to_owned(),

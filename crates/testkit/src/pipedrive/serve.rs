@@ -272,13 +272,13 @@ impl Shared {
             token.filter(|_| !asked.path.starts_with("/api/v2"))
         };
         if let Some(token) = header("x-api-token").map(str::to_owned).or_else(by_query) {
-            let burst = self.options.plan.burst();
+            let burst = self.options.burst.unwrap_or(self.options.plan.burst());
             return (token == self.options.api_token).then_some(Caller { token, oauth: false, burst });
         }
         let token = header("authorization")?.strip_prefix("Bearer ")?.to_owned();
         let good = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).is_good(&token, now);
         // All access tokens are of one user, whose calls are counted together.
-        let burst = self.options.plan.burst_of_oauth();
+        let burst = self.options.burst.unwrap_or(self.options.plan.burst_of_oauth());
         good.then(|| Caller { token: "oauth".to_owned(), oauth: true, burst })
     }
 

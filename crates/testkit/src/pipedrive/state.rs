@@ -129,7 +129,7 @@ impl State {
         let now = clock.seconds();
         let fields = Entity::ALL.map(|entity| {
             let first = 1000 * (entity as u64 + 4);
-            FieldSet::new(entity, &options.seed, first, now)
+            FieldSet::new(entity, &options, first, now)
         });
         // An account that is not the first has used up some ids.
         let used = options.seed.bytes().fold(7, |sum: u64, byte| (sum * 31 + u64::from(byte)) % 900);

@@ -41,12 +41,9 @@ fn expected(at: &str, what: &str, value: &Value) -> Refusal {
     Refusal::schema(at, &format!("Expected {what}, received {}", type_of(value)))
 }
 
-/// A number as the server writes it: `12.50` is 12.5, `100.0` is 100.
+/// A number as the server, which has doubles only, writes it: `12.50` is 12.5, `100.0` is 100.
 fn number(at: &str, value: &Value) -> Result<Value, Refusal> {
     let Value::Number(number) = value else { return Err(expected(at, "number", value)) };
-    if number.is_i64() || number.is_u64() {
-        return Ok(value.clone());
-    }
     let float = number.as_f64().unwrap_or_default();
     let most = 9_007_199_254_740_992.0;
     #[expect(clippy::cast_possible_truncation, reason = "it is whole, and within what a double holds exactly")]

@@ -188,7 +188,7 @@ impl State {
     fn settle(&self, entity: Entity, row: &mut Row, old: Option<&Row>, given: &[&str]) -> Result<(), Refusal> {
         match entity {
             Entity::Deals => self.settle_deal(row, old, given),
-            Entity::Persons => self.settle_person(row, given),
+            Entity::Persons => self.settle_person(row, old, given),
             Entity::Activities => {
                 settle_activity(row, given, self.clock.seconds());
                 Ok(())
@@ -258,15 +258,19 @@ impl State {
         Ok(())
     }
 
-    fn settle_person(&self, row: &mut Row, given: &[&str]) -> Result<(), Refusal> {
-        if given.contains(&"first_name") || given.contains(&"last_name") {
+    fn settle_person(&self, row: &mut Row, old: Option<&Row>, given: &[&str]) -> Result<(), Refusal> {
+        let parts_differ = ["first_name", "last_name"].iter().any(|key| {
+            let before = old.map_or(&Value::Null, |old| old.get(key));
+            given.contains(key) && row.get(key) != before
+        });
+        if parts_differ {
             let parts = ["first_name", "last_name"].map(|key| row.text(key).unwrap_or_default().to_owned());
             let name = parts.join(" ").trim().to_owned();
             if name.is_empty() {
                 return Err(Refusal::schema("name", "String must contain at least 1 character(s)"));
             }
             row.set("name", json!(name));
-        } else if given.contains(&"name") {
+        } else if given.contains(&"name") && old.is_none_or(|old| old.get("name") != row.get("name")) {
             let name = row.text("name").unwrap_or_default();
             let split = match self.options.unsettled.name_split {
                 NameSplit::First => name.split_once(' '),

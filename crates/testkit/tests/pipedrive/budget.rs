@@ -1,0 +1,158 @@
+//! Tokens and windows as a client meets them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use towpath_testkit::pipedrive::{Burst429, Entity, Kind, PipedriveOptions, Plan, RequestsLeft, Unsettled};
+
+use crate::{client::Client, roomy, seed_persons, server};
+
+async fn status(client: &Client, target: &str) -> u16 {
+    client.call("GET", target, Value::Null).await.status
+}
+
+#[tokio::test]
+async fn each_call_costs_what_the_specification_says() {
+    let (server, client) = server(roomy()).await;
+    let account = server.account();
+    seed_persons(&server, 2);
+    let key = account.fields(Entity::Persons).key("CustomerID").unwrap();
+    server.clock().advance(Duration::from_secs(5));
+    let cases = [
+        ("GET", "/api/v2/persons/1", Value::Null, 1),
+        ("GET", "/api/v2/persons?limit=1", Value::Null, 10),
+        ("GET", "/api/v2/persons?limit=500", Value::Null, 10),
+        ("GET", "/api/v2/deals/archived", Value::Null, 20),
+        ("GET", "/api/v2/pipelines", Value::Null, 5),
+        ("GET", "/api/v2/stages", Value::Null, 5),
+        ("GET", "/api/v2/personFields", Value::Null, 10),
+        ("GET", "/api/v2/persons/search?term=c1", Value::Null, 20),
+        ("GET", "/api/v2/itemSearch?term=c1", Value::Null, 20),
+        ("POST", "/api/v2/persons", json!({ "name": "x" }), 5),
+        ("PATCH", "/api/v2/persons/1", json!({ "name": "y" }), 5),
+        ("DELETE", "/api/v2/persons/2", Value::Null, 3),
+        ("POST", "/api/v2/personFields", json!({ "field_name": "x", "field_type": "text" }), 5),
+        ("GET", "/v1/users", Value::Null, 20),
+        ("GET", "/api/v1/users/me", Value::Null, 2),
+        ("GET", "/v1/personFields", Value::Null, 20),
+        ("GET", "/v1/currencies", Value::Null, 20),
+        ("POST", "/v1/notes", json!({ "content": "x", "person_id": 1 }), 10),
+    ];
+    for (method, target, body, cost) in cases {
+        let before = account.tokens_left();
+        let reply = client.call(method, target, body).await;
+        assert!(reply.status < 300, "{method} {target}: {}", reply.text);
+        assert_eq!(before - account.tokens_left(), cost, "{method} {target}");
+        assert_eq!(reply.header("x-daily-requests-left"), Some(account.tokens_left().to_string().as_str()));
+        assert_eq!(server.log().calls().last().unwrap().tokens, cost);
+    }
+    assert_eq!(server.log().tokens(), account.tokens_a_day() - account.tokens_left());
+    assert_eq!((server.log().writes(), server.log().count_of(Kind::List, Entity::Persons)), (3, 2));
+    assert_eq!(server.log().calls()[0].path, "/api/v2/persons/1");
+    let named = client.get(&format!("/api/v2/persons?custom_fields={key}&limit=2")).await;
+    assert_eq!(named["data"].as_array().unwrap().len(), 2);
+    assert_eq!(server.log().calls().last().unwrap().parameter("custom_fields"), Some(key));
+}
+
+#[tokio::test]
+async fn the_window_of_a_plan_rolls() {
+    for (plan, most) in [(Plan::Lite, 20), (Plan::Growth, 40), (Plan::Premium, 100), (Plan::Ultimate, 120)] {
+        let (server, client) = server(PipedriveOptions { plan, seats: 9, ..roomy() }).await;
+        seed_persons(&server, 1);
+        let mut first = None;
+        for call in 0..most {
+            let reply = client.call("GET", "/api/v2/persons/1", Value::Null).await;
+            // A window that has rolled on a slow machine is no failure of the window.
+            let rolled = first.get_or_insert_with(std::time::Instant::now).elapsed() > Duration::from_millis(1500);
+            assert!(rolled || reply.status == 200, "{plan:?} call {call}");
+            assert!(rolled || reply.header("x-ratelimit-remaining") == Some((most - call - 1).to_string().as_str()));
+            assert_eq!(reply.header("x-ratelimit-limit"), Some(most.to_string().as_str()));
+        }
+        if first.unwrap().elapsed() < Duration::from_millis(1500) {
+            let reply = client.call("GET", "/api/v2/persons/1", Value::Null).await;
+            assert_eq!((reply.status, reply.header("x-ratelimit-remaining")), (429, Some("0")), "{plan:?}");
+            assert_eq!(server.log().calls().last().unwrap().tokens, 0, "what is not let in costs nothing");
+        }
+        server.clock().advance(Duration::from_secs(2));
+        assert_eq!(status(&client, "/api/v2/persons/1").await, 200, "{plan:?}");
+        assert!(server.log().busiest_window() <= most);
+    }
+}
+
+#[tokio::test]
+async fn a_burst_is_refused_in_one_of_four_ways() {
+    let cases = [
+        (Burst429::Json, Some("application/json; charset=utf-8"), true),
+        (Burst429::Text, Some("text/plain; charset=utf-8"), false),
+        (Burst429::Html, Some("text/html; charset=UTF-8"), true),
+        (Burst429::Empty, Some("text/plain; charset=utf-8"), false),
+    ];
+    for (burst_429, kind, retry_after) in cases {
+        let unsettled = Unsettled { burst_429, burst_retry_after: retry_after, ..Unsettled::default() };
+        let (server, client) = server(PipedriveOptions { unsettled, ..roomy() }).await;
+        server.clock().advance(Duration::from_secs(5));
+        // Searches: ten in a window, whatever the plan.
+        let mut last = None;
+        for _ in 0..30 {
+            let reply = client.call("GET", "/api/v2/deals/search?term=xx", Value::Null).await;
+            let refused = reply.status == 429;
+            last = Some(reply);
+            if refused {
+                break;
+            }
+        }
+        let reply = last.unwrap();
+        assert_eq!(reply.status, 429, "{burst_429:?}");
+        assert_eq!(reply.header("content-type"), kind);
+        assert_eq!(reply.header("retry-after").is_some(), retry_after);
+        assert_eq!(reply.header("x-ratelimit-limit"), Some("10"));
+    }
+}
+
+#[tokio::test]
+async fn the_day_ends_at_its_hour_and_what_goes_on_is_kept_out() {
+    // 23:59:00 UTC.
+    let starts_at = Some(20_000 * 86_400 - 60);
+    for (daily_retry_after, failures_cost) in [(true, true), (false, false)] {
+        let unsettled = Unsettled { daily_retry_after, failures_cost, abuse_after: 3, ..Unsettled::default() };
+        let (server, client) = server(PipedriveOptions { starts_at, unsettled, ..PipedriveOptions::default() }).await;
+        let account = server.account();
+        assert_eq!(account.tokens_a_day(), 30_000);
+        client.call("GET", "/api/v2/persons/1", Value::Null).await;
+        assert_eq!(account.tokens_left(), if failures_cost { 29_999 } else { 30_000 }, "a 404");
+        account.spend(30_000);
+        let reply = client.call("GET", "/api/v2/persons", Value::Null).await;
+        assert_eq!((reply.status, &reply.body["error"]), (429, &json!("daily request budget exceeded")));
+        assert_eq!(reply.header("x-daily-requests-left"), Some("0"));
+        let rest = reply.header("retry-after").map(|rest| rest.parse::<i64>().unwrap());
+        assert_eq!(rest.is_some(), daily_retry_after);
+        assert!(rest.is_none_or(|rest| (30..=60).contains(&rest)), "{rest:?}");
+        assert_eq!(status(&client, "/api/v2/persons").await, 429);
+        assert_eq!(status(&client, "/api/v2/persons").await, 429);
+        let reply = client.call("GET", "/api/v2/persons", Value::Null).await;
+        assert_eq!((reply.status, reply.header("content-type")), (403, Some("text/html; charset=UTF-8")));
+        server.clock().advance(Duration::from_secs(61));
+        assert_eq!(status(&client, "/api/v2/persons").await, 200, "a new day");
+        assert_eq!(account.tokens_left(), 29_990);
+    }
+}
+
+#[tokio::test]
+async fn headers_tell_one_thing_or_another() {
+    let cases = [
+        (RequestsLeft::Tokens, false, Some(29_990), None),
+        (RequestsLeft::Writes, true, Some(5_998), Some(29_990)),
+        (RequestsLeft::Absent, true, None, Some(29_990)),
+    ];
+    for (requests_left, token_headers, left, tokens) in cases {
+        let unsettled =
+            Unsettled { requests_left, token_headers, burst_headers: left.is_some(), ..Unsettled::default() };
+        let (_server, client) = server(PipedriveOptions { unsettled, ..PipedriveOptions::default() }).await;
+        let reply = client.call("GET", "/api/v2/persons", Value::Null).await;
+        let number = |name: &str| reply.header(name).map(|text| text.parse::<u64>().unwrap());
+        assert_eq!(number("x-daily-requests-left"), left);
+        assert_eq!(number("x-daily-ratelimit-token-remaining"), tokens);
+        assert_eq!(number("x-daily-ratelimit-token-limit"), tokens.map(|_| 30_000));
+        assert_eq!(number("x-ratelimit-limit").is_some(), left.is_some());
+    }
+}
