@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use towpath_core::{
     Checkpoint, Context, Error, ErrorKind, Held, Known, Name, Result, Resume, Run, Sink, SinkPlan, Source, SourcePlan,
-    TransformPlan, WriteMode, checkpoint::Positions, pipeline::Role,
+    TransformPlan, WriteMode, checkpoint::Positions, pipeline::Role, source::Replay,
 };
 
 use crate::{
@@ -51,6 +51,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) begun: &'a mut bool,
     /// A run that was left unfinished is to be left behind.
     pub(crate) new_run: bool,
+    /// Everything is to be read and compared, also where nothing has changed.
+    pub(crate) full: bool,
     /// Asks for the end at the next boundary.
     pub(crate) stop: &'a CancellationToken,
     /// Asks for the end at once.
@@ -59,6 +61,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) commits: &'a mut u64,
     pub(crate) dead_letters: &'a mut u64,
     pub(crate) watchdog: &'a mut Watchdog,
+    /// Is told if nothing was to be read.
+    pub(crate) nothing_new: &'a mut bool,
 }
 
 /// How an attempt ended, if not by an error.
@@ -160,15 +164,20 @@ impl Attempt<'_> {
         };
         let mut resume = Resume { from, until, whole: false };
         let (mut sources, transforms) = self.plan_all(&resume, cancel).await?;
+        if self.engine.withholds() {
+            self.refuse_only_once(&sources)?;
+        }
         let same_run = resume.same_run(self.run).is_some();
         let holds = transforms.values().any(|plan| plan.holds);
         let nothing = sources.iter().all(|source| source.plan.nothing_to_do());
-        if nothing && !same_run && resume.until.is_none() {
+        let verify = self.full || (nothing && !same_run && self.is_verification_due(sinks));
+        if nothing && !same_run && resume.until.is_none() && !verify {
+            *self.nothing_new = true;
             tracing::info!("nothing has changed since the last run: nothing is read, nothing is written");
             self.check(&resume, &sources, sinks)?;
             return Ok(Prepared::Done(Came::ToTheEnd));
         }
-        resume.whole = replaces || holds;
+        resume.whole = replaces || holds || (verify && !same_run);
         self.check(&resume, &sources, sinks)?;
         for (source, node) in sources.iter_mut().zip(&self.graph.sources) {
             if matches!(source.plan.schema, Known::Now(_)) {
@@ -199,6 +208,11 @@ impl Attempt<'_> {
         let store = &self.engine.store;
         open.seen = store.seen_checkpoint(&self.graph.name, &node.name)?.map_or(0, |seen| seen.epoch);
         match opened.map_err(place)? {
+            Held::Here(_) if self.engine.withholds() => {
+                return Err(place(Error::internal(
+                    "it says that it tells its differences, and keeps its checkpoint itself",
+                )));
+            }
             Held::Here(held) => {
                 if held.is_none() && open.seen > 0 {
                     tracing::warn!(component = %node.name, "sink {}: the target was made anew since it was last loaded; its checkpoint is void, and it is loaded from the beginning", node.name);
@@ -259,6 +273,26 @@ impl Attempt<'_> {
         transforms.iter().any(|(name, plan)| plan.stateful && self.graph.sinks_of(name).iter().any(appends))
     }
 
+    /// Whether the last run that came to its end began so long ago that everything is to be compared again.
+    fn is_verification_due(&self, sinks: &[OpenSink]) -> bool {
+        let Some(every) = self.graph.run.verify_every else { return false };
+        let ended = sinks.iter().map(|sink| sink.held.as_ref().filter(|held| held.last).map(|held| held.run.started));
+        // One that has none has never been compared.
+        let oldest = ended.min().flatten();
+        let now = self.engine.outside.clock().wall();
+        oldest.is_none_or(|began| Duration::try_from(now - began).is_ok_and(|gone| gone >= every.0))
+    }
+
+    /// Differences can be told only of rows that can be read again.
+    fn refuse_only_once(&self, sources: &[PlannedSource]) -> Result<()> {
+        let mut nodes = sources.iter().zip(&self.graph.sources);
+        match nodes.find(|(source, _)| source.plan.replay == Replay::OneByOne) {
+            None => Ok(()),
+            Some((_, node)) => Err(Error::unsupported(format!("source {} gives each row only once", node.name))
+                .hint("its rows would be gone if they were read only to be compared: run it instead")),
+        }
+    }
+
     /// What must hold before anything is read.
     fn check(&mut self, resume: &Resume, sources: &[PlannedSource], sinks: &[OpenSink]) -> Result<()> {
         let mut now: BTreeMap<Name, Arc<str>> = BTreeMap::new();
@@ -269,7 +303,7 @@ impl Attempt<'_> {
                     .iter()
                     .any(|sink| self.graph.sinks[sink.index].name == *name && sink.plan.mode == WriteMode::Append)
             });
-            if let (true, Some(sink)) = (source.plan.rereads, append) {
+            if let (true, Some(sink)) = (source.plan.rereads, &append) {
                 let what = format!(
                     "source {} reads again what earlier runs have read (lookback), and sink {sink} appends: rows would double",
                     node.name
@@ -277,6 +311,13 @@ impl Attempt<'_> {
                 return Err(
                     Error::config(what).hint("use `write: insert_new` or `upsert` with a key, or leave `lookback` out")
                 );
+            }
+            let again = resume.whole && resume.from.is_some() && source.plan.carries;
+            if let (true, Some(sink)) = (again && (self.full || self.graph.run.verify_every.is_some()), &append) {
+                let what = format!(
+                    "everything is to be read again (--full, verify_every), and sink {sink} appends: rows would double"
+                );
+                return Err(Error::config(what).hint("use `write: insert_new` or `upsert` with a key, or `replace`"));
             }
         }
         for sink in sinks {
@@ -468,6 +509,7 @@ impl Attempt<'_> {
         let (boundary, boundaries) = mpsc::channel(graph.sources.len().max(1) * 2);
         let (flight, meter) = (Arc::new(Flight::default()), Arc::new(Meter::new(graph.run.commit.rows)));
         let same_run = resume.same_run(self.run).is_some();
+        let mut partly: BTreeSet<Name> = BTreeSet::new();
         let (mut tasks, mut source_handles, mut queues) = (JoinSet::new(), Vec::new(), Vec::new());
         let mut at = Positions::new();
         for (PlannedSource { source, plan, ctx }, node) in sources.into_iter().zip(&graph.sources) {
@@ -479,6 +521,9 @@ impl Attempt<'_> {
             let from = resume.from.as_ref().filter(|_| counts).and_then(|from| from.of(&node.name));
             let start = from.cloned().unwrap_or_default();
             at.insert(node.name.clone(), start.clone());
+            if !start.is_empty() {
+                partly.extend(graph.sinks_of(&node.name));
+            }
             let settled = Arc::new(SettledQueue::default());
             queues.push(Arc::clone(&settled));
             let index = source_handles.len();
@@ -537,10 +582,18 @@ impl Attempt<'_> {
             let Some((_, items)) = edges.remove(&node.name) else { continue };
             let (commands, receiver) = mpsc::channel(1);
             let (told, input_ended) = oneshot::channel();
-            let early_publish = open.plan.early_publish && node.common.after.is_empty() && !one_epoch;
+            let early_publish =
+                open.plan.early_publish && node.common.after.is_empty() && !one_epoch && !self.engine.withholds();
             handles.push((
                 open.index,
-                SinkHandle { name: node.name.clone(), commands, input_ended: Some(input_ended), early_publish },
+                SinkHandle {
+                    name: node.name.clone(),
+                    commands,
+                    input_ended: Some(input_ended),
+                    early_publish,
+                    upstream: graph.leading_to(&node.name),
+                    whole: !partly.contains(&node.name),
+                },
             ));
             let sink_stage = SinkStage {
                 stage,
@@ -585,6 +638,7 @@ impl Attempt<'_> {
             commit: graph.run.commit,
             one_epoch,
             stop: self.stop.clone(),
+            withholds: self.engine.withholds(),
             commits: 0,
             committed: None,
         };
@@ -607,7 +661,7 @@ impl Attempt<'_> {
             |domain| letters::committed(domain, epoch_of, &all),
             self.engine.rules.letters,
         )?;
-        Ok(Arc::new(Letters::new(self.graph, self.run, file, epoch + 1)))
+        Ok(Arc::new(Letters::new(self.graph, self.run, file, epoch + 1, self.engine.changes.clone())))
     }
 }
 

@@ -19,6 +19,7 @@ use tracing::Instrument as _;
 use crate::{
     breaker::Breaker,
     budget::{Entry, Purse},
+    diff::Watch,
     guard::{Gate, LeaseId, Passage},
     progress::{Calls, ComponentProgress, UnderWay},
     state::{StateStore, clock::human},
@@ -37,6 +38,7 @@ pub struct CallDoor {
     call_deadline: Duration,
     cancel: CancellationToken,
     counted: Arc<ComponentProgress>,
+    watch: Option<Arc<Watch>>,
 }
 
 /// How long to wait before the next try, after so many failures: full jitter under a bound that doubles, and never less than the
@@ -62,7 +64,13 @@ impl CallDoor {
         cancel: CancellationToken,
         counted: Arc<ComponentProgress>,
     ) -> Self {
-        Self { store, guard, retry, call_deadline, cancel, counted }
+        Self { store, guard, retry, call_deadline, cancel, counted, watch: None }
+    }
+
+    /// The same, with somebody who hears what calls are paid for.
+    pub(crate) fn watched(mut self, watch: Option<Arc<Watch>>) -> Self {
+        self.watch = watch;
+        self
     }
 
     /// Waits for the guard. The request is stored when this returns.
@@ -117,6 +125,9 @@ impl CallDoor {
             match self.store.pay(budget, *tokens, deadline)? {
                 Purse::Paid(entry) => {
                     drop(turn);
+                    if let Some(watch) = &self.watch {
+                        watch.paid(&self.counted.name, budget, *tokens);
+                    }
                     return Ok(Some(entry));
                 }
                 Purse::Wait { wait, answer } => {

@@ -16,6 +16,7 @@ use towpath_core::{
 use crate::{
     attempt::{Attempt, Came},
     call::CallDoor,
+    diff::Watch,
     graph::Graph,
     letters,
     progress::Progress,
@@ -28,8 +29,13 @@ use crate::{
 /// Plans and runs pipelines, and remembers what must be remembered between runs.
 #[derive(Clone)]
 pub struct Engine {
+    /// What is remembered of pipelines.
     pub(crate) store: StateStore,
+    /// What is remembered of servers and accounts: the same store, but for a run that keeps nothing else.
+    pub(crate) outside: StateStore,
     pub(crate) rules: Rules,
+    /// Who hears what is changed.
+    pub(crate) changes: Option<Arc<Watch>>,
 }
 
 /// How a run is to go.
@@ -37,6 +43,8 @@ pub struct Engine {
 pub struct RunOptions {
     /// Leave a run that died or was stopped behind, instead of taking it up.
     pub new_run: bool,
+    /// Read everything and compare it, also where nothing has changed since the last run.
+    pub full: bool,
     /// Cancel it to end the run at the next commit.
     pub stop: CancellationToken,
     /// Cancel it to end the run at once.
@@ -48,13 +56,22 @@ pub struct RunOptions {
 impl Engine {
     /// An engine whose state lies in a folder; it is made if it is not there.
     pub fn open(state_dir: &Path) -> Result<Self> {
-        Ok(Self { store: StateStore::open(state_dir)?, rules: Rules::default() })
+        Ok(Self::with(StateStore::open(state_dir)?, Rules::default()))
     }
 
     /// An engine that remembers nothing beyond this process: for tests, and for programs whose sinks keep their own checkpoints.
     /// Dead letters go to a temporary folder unless the pipeline names one.
     pub fn in_memory() -> Result<Self> {
-        Ok(Self { store: StateStore::memory()?, rules: Rules::default() })
+        Ok(Self::with(StateStore::memory()?, Rules::default()))
+    }
+
+    pub(crate) fn with(store: StateStore, rules: Rules) -> Self {
+        Self { outside: store.clone(), store, rules, changes: None }
+    }
+
+    /// Whether nothing is to be changed: every change is only told.
+    pub(crate) fn withholds(&self) -> bool {
+        self.changes.as_ref().is_some_and(|watch| towpath_core::change::Changes::withholds(&**watch))
     }
 
     /// What is remembered.
@@ -177,11 +194,13 @@ impl Engine {
                 run: &mut run,
                 begun: &mut begun,
                 new_run: options.new_run,
+                full: options.full,
                 stop: &options.stop,
                 abort: options.abort.clone(),
                 commits: &mut commits,
                 dead_letters: &mut dead_letters,
                 watchdog: &mut watchdog,
+                nothing_new: &mut report.nothing_new,
             };
             let came = within(deadline, graph, &mut attempt).await;
             report.run_id = run.id.to_string();
@@ -231,9 +250,15 @@ impl Engine {
         let (common, guard) = graph.common(name).unwrap_or((CommonSpec::default(), Guard::default()));
         let counted = progress.component(name, role);
         let retry = common.retry.unwrap_or_default();
-        let door = CallDoor::new(self.store.clone(), guard, retry, graph.run.call_deadline.0, cancel.clone(), counted);
-        Context::new(graph.name.clone(), name.clone(), Arc::new(door), Arc::new(self.store.clone()), cancel.clone())
-            .with_ledger(Arc::new(self.store.clone()))
+        let outside = &self.outside;
+        let door = CallDoor::new(outside.clone(), guard, retry, graph.run.call_deadline.0, cancel.clone(), counted);
+        let door = Arc::new(door.watched(self.changes.clone()));
+        let ctx = Context::new(graph.name.clone(), name.clone(), door, Arc::new(outside.clone()), cancel.clone())
+            .with_ledger(Arc::new(outside.clone()));
+        match &self.changes {
+            Some(watch) => ctx.with_changes(Arc::clone(watch) as Arc<dyn towpath_core::change::Changes>),
+            None => ctx,
+        }
     }
 }
 

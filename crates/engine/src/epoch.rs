@@ -17,7 +17,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use towpath_core::{
-    Checkpoint, Error, Name, Partition, Position, Result, Run, Settled, checkpoint::Positions, pipeline::CommitSpec,
+    Checkpoint, Complete, Error, Name, Partition, Position, Result, Run, Settled, checkpoint::Positions,
+    pipeline::CommitSpec,
 };
 
 use crate::{
@@ -56,6 +57,10 @@ pub(crate) struct SinkHandle {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) input_ended: Option<oneshot::Receiver<()>>,
     pub(crate) early_publish: bool,
+    /// What leads to it.
+    pub(crate) upstream: Vec<Name>,
+    /// It is given every row of its input.
+    pub(crate) whole: bool,
 }
 
 /// How the reading of a run ended.
@@ -89,6 +94,8 @@ pub(crate) struct Coordinator {
     /// One epoch for the whole run: rows are held back, or a memory stands before `append`.
     pub(crate) one_epoch: bool,
     pub(crate) stop: CancellationToken,
+    /// Nothing is kept: sources must not hear that it is.
+    pub(crate) withholds: bool,
     /// Counts commits, so that an attempt which got somewhere is known.
     pub(crate) commits: u64,
     /// The last of them.
@@ -218,12 +225,17 @@ impl Coordinator {
         Checkpoint { run: self.run.clone(), epoch: self.epoch + 1, last, keyed_by: None, at }
     }
 
+    /// What a sink is told at the end of the run.
+    fn complete(&self, sink: &SinkHandle, last: bool) -> Option<Complete> {
+        last.then(|| Complete { whole: sink.whole, refused: self.letters.refused_by(&sink.upstream) })
+    }
+
     async fn commit_epoch(&mut self, last: bool) -> Result<()> {
         let checkpoint = self.checkpoint(last);
         for group in &self.groups {
-            self.ask(group, Command::Flush).await?;
+            self.ask(group, |sink, done| Command::Flush(self.complete(sink, checkpoint.last), done)).await?;
             self.letters.sync()?;
-            self.ask(group, |done| Command::Commit(checkpoint.clone(), done)).await?;
+            self.ask(group, |_, done| Command::Commit(checkpoint.clone(), done)).await?;
         }
         self.epoch = checkpoint.epoch;
         self.at = checkpoint.at.clone();
@@ -232,7 +244,7 @@ impl Coordinator {
         self.letters.next_epoch(self.epoch + 1);
         tracing::debug!(epoch = self.epoch, last = checkpoint.last, "committed");
         // Only once every sink has it: while some lag behind, the sources must be able to give it again.
-        for source in &self.sources {
+        for source in self.sources.iter().filter(|_| !self.withholds) {
             source.settled.push(Settled::UpTo(checkpoint.clone()));
         }
         self.committed = Some(checkpoint);
@@ -247,18 +259,18 @@ impl Coordinator {
         }
         let checkpoint =
             Checkpoint { run: self.run.clone(), epoch: self.epoch, last: false, keyed_by: None, at: self.at.clone() };
-        self.ask(&willing, |done| Command::Publish(checkpoint.clone(), done)).await
+        self.ask(&willing, |_, done| Command::Publish(checkpoint.clone(), done)).await
     }
 
     /// Asks sinks for the same thing at once, and waits for all of them.
-    async fn ask(&self, sinks: &[usize], command: impl Fn(oneshot::Sender<()>) -> Command) -> Result<()> {
+    async fn ask(&self, sinks: &[usize], command: impl Fn(&SinkHandle, oneshot::Sender<()>) -> Command) -> Result<()> {
         let mut answers = Vec::new();
         for &sink in sinks {
             let (done, answer) = oneshot::channel();
             let handle = &self.sinks[sink];
             // A sink that has failed says why itself; here it is only gone.
             let gone = |_| Error::cancelled().at(format!("sink {}", handle.name));
-            handle.commands.send(command(done)).await.map_err(gone)?;
+            handle.commands.send(command(handle, done)).await.map_err(gone)?;
             answers.push(answer);
         }
         for answer in answers {

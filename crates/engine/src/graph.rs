@@ -24,9 +24,20 @@ pub(crate) struct Node<T: ?Sized> {
     /// The config's limits, and the connector's for the rest.
     pub(crate) guard: Guard,
     pub(crate) make: Make<T>,
+    /// A sink that can tell its differences.
+    pub(crate) differences: bool,
+}
+
+impl<T: ?Sized> Clone for Node<T> {
+    fn clone(&self) -> Self {
+        let Self { name, kind, inputs, common, guard, make, differences } = self;
+        let (name, kind, inputs, common) = (name.clone(), kind.clone(), inputs.clone(), common.clone());
+        Self { name, kind, inputs, common, guard: *guard, make: Arc::clone(make), differences: *differences }
+    }
 }
 
 /// A pipeline whose parts are known and joined.
+#[derive(Clone)]
 pub struct Graph {
     pub(crate) name: Name,
     pub(crate) sources: Vec<Node<dyn Source>>,
@@ -130,6 +141,17 @@ impl Graph {
         Ok(self)
     }
 
+    /// The same with other sinks, where `other` says so.
+    pub(crate) fn with_sinks(&self, other: impl Fn(&Node<dyn Sink>) -> Option<Make<dyn Sink>>) -> Self {
+        let mut graph = self.clone();
+        for node in &mut graph.sinks {
+            if let Some(make) = other(node) {
+                node.make = make;
+            }
+        }
+        graph
+    }
+
     fn reach(&self) -> BTreeMap<Name, BTreeSet<Name>> {
         let mut reach: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
         for node in &self.sources {
@@ -155,6 +177,11 @@ impl Graph {
     /// The sinks that rows of a source or transform can reach.
     pub(crate) fn sinks_of(&self, component: &Name) -> BTreeSet<Name> {
         self.leads_to.get(component).cloned().unwrap_or_else(|| BTreeSet::from([component.clone()]))
+    }
+
+    /// The sources and transforms whose rows can reach a sink.
+    pub(crate) fn leading_to(&self, sink: &Name) -> Vec<Name> {
+        self.leads_to.iter().filter(|(_, sinks)| sinks.contains(sink)).map(|(name, _)| name.clone()).collect()
     }
 
     /// What a component's file says of it beside its options, and its guard.
@@ -210,6 +237,7 @@ pub(crate) fn node<T: ?Sized + 'static>(
         inputs: spec.inputs.clone(),
         common: spec.common.clone(),
         guard: spec.common.guard.unwrap_or_default().or(connector.guard),
+        differences: connector.differences,
         make: Arc::new(move || {
             (connector.build)(&name, options.clone()).map_err(|error| error.at(format!("{} {name}", role.name())))
         }),

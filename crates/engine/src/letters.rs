@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -13,6 +13,7 @@ use towpath_core::{Error, Name, Original, Reject, Result, Run, batch::PieceId, p
 
 use crate::{
     dead_letters::{DeadLetters, Domain, Entry, Row, Where},
+    diff::Watch,
     graph::Graph,
 };
 
@@ -29,6 +30,9 @@ pub(crate) struct Letters {
     refused: AtomicU64,
     stop_after: Option<StopAfter>,
     domains: std::collections::BTreeMap<Name, Domain>,
+    /// In this attempt, by component.
+    by_component: std::collections::BTreeMap<Name, AtomicU64>,
+    watch: Option<Arc<Watch>>,
 }
 
 /// Who refused, and what.
@@ -59,9 +63,9 @@ pub(crate) fn committed(domain: &Domain, epoch_of: impl Fn(&str) -> u64, all: &[
 }
 
 impl Letters {
-    pub(crate) fn new(graph: &Graph, run: &Run, file: DeadLetters, open_epoch: u64) -> Self {
+    pub(crate) fn new(graph: &Graph, run: &Run, file: DeadLetters, open_epoch: u64, watch: Option<Arc<Watch>>) -> Self {
         let names = graph.sources.iter().map(|node| &node.name).chain(graph.transforms.iter().map(|node| &node.name));
-        let names = names.chain(graph.sinks.iter().map(|node| &node.name));
+        let names: Vec<&Name> = names.chain(graph.sinks.iter().map(|node| &node.name)).collect();
         Self {
             file: Mutex::new(file),
             run: run.clone(),
@@ -69,7 +73,9 @@ impl Letters {
             rows_read: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             stop_after: graph.errors.stop_after,
-            domains: names.map(|name| (name.clone(), domain(graph, name))).collect(),
+            domains: names.iter().map(|&name| (name.clone(), domain(graph, name))).collect(),
+            by_component: names.iter().map(|&name| (name.clone(), AtomicU64::new(0))).collect(),
+            watch,
         }
     }
 
@@ -84,6 +90,12 @@ impl Letters {
             return Err(Error::internal(format!("'{}' is not of this pipeline", refusal.component)));
         };
         let (epoch, count) = (self.epoch.load(Ordering::Acquire), rejects.len() as u64);
+        if let Some(watch) = &self.watch {
+            watch.refused(refusal.component, &rejects);
+        }
+        if let Some(counter) = self.by_component.get(refusal.component) {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
         {
             let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
             for reject in rejects {
@@ -95,6 +107,15 @@ impl Letters {
             None => Ok(()),
             Some(limit) => Err(too_many(refused, limit)),
         }
+    }
+
+    /// How many rows these components have refused in this attempt.
+    pub(crate) fn refused_by(&self, components: &[Name]) -> u64 {
+        components
+            .iter()
+            .filter_map(|name| self.by_component.get(name))
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
     }
 
     fn too_many(&self, refused: u64) -> Option<StopAfter> {

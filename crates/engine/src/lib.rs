@@ -5,7 +5,7 @@
 //! component, joined by `edge`s bounded by count and by bytes; `epoch` closes an epoch when it is time, waits until everything
 //! has arrived, and commits all sinks in lockstep.
 //!
-//! Beside it: [`plan`] says what a run would do, [`call`] is the door to the outside ([`guard`], [`breaker`], [`budget`], [`credentials`]),
+//! Beside it: [`plan`] says what a run would do, [`diff`] what it would change, [`call`] is the door to the outside ([`guard`], [`breaker`], [`budget`], [`credentials`]),
 //! [`state`] what is remembered, [`dead_letters`] what was refused (`letters` hands it over), [`pulse`], `watchdog` and [`progress`] the
 //! signs of life, [`schedule`] reckons when a pipeline runs next, [`library`] builds pipelines in Rust.
 
@@ -15,6 +15,7 @@ pub mod budget;
 pub mod call;
 pub mod credentials;
 pub mod dead_letters;
+pub mod diff;
 mod edge;
 mod engine;
 mod epoch;
@@ -37,6 +38,7 @@ pub mod state;
 mod tests;
 mod watchdog;
 
+pub use diff::{Bound, DiffReport};
 pub use engine::{Engine, RunOptions};
 pub use graph::Graph;
 pub use library::Pipeline;

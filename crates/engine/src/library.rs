@@ -135,6 +135,16 @@ impl Pipeline {
         self
     }
 
+    /// Says that the sink added last can tell its differences: it [proposes](towpath_core::Context::propose) each change before it sends
+    /// it.
+    #[must_use]
+    pub fn tells_differences(mut self) -> Self {
+        if let Some(node) = self.graph.sinks.last_mut() {
+            node.differences = true;
+        }
+        self
+    }
+
     /// A component as a file would have it.
     fn known<T: ?Sized + 'static>(
         &mut self,
@@ -215,6 +225,7 @@ fn node<T: ?Sized>(name: &str, inputs: &[&str], make: Make<T>) -> Node<T> {
         common: CommonSpec::default(),
         guard: Guard::default(),
         make,
+        differences: false,
     }
 }
 

@@ -115,6 +115,9 @@ pub struct RunReport {
     /// Another run of this pipeline holds the lock.
     #[serde(skip)]
     pub locked: bool,
+    /// No source had anything new, so nothing was read.
+    #[serde(skip)]
+    pub nothing_new: bool,
 }
 
 fn in_words<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -142,6 +145,7 @@ impl RunReport {
             calls: BTreeMap::new(),
             taken_up: false,
             locked: false,
+            nothing_new: false,
         }
     }
 

@@ -5,7 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong config or command line, 3 too many rejected rows, \
-4 another run of the pipeline is under way, or it is served already, 130 interrupted.\n\nSettings by environment: TOWPATH_STATE_DIR, TOWPATH_LOG (such as \
+4 another run of the pipeline is under way, or it is served already, 5 what is to be changed is not what --plan says, 130 interrupted, \
+or the day's budget is spent.\n\nSettings by environment: TOWPATH_STATE_DIR, TOWPATH_LOG (such as \
 debug, or warn,towpath_http=trace). Any key of a pipeline file can be set by TOWPATH__SINKS__WAREHOUSE__TABLE=orders.";
 
 /// Hauls data from sources through transforms into sinks, as a pipeline file says.
@@ -46,6 +47,12 @@ pub(crate) enum Command {
         /// Leave a run that died or was stopped behind, and begin anew
         #[arg(long)]
         new_run: bool,
+        /// Read everything and compare it, also where nothing has changed since the last run
+        #[arg(long)]
+        full: bool,
+        /// Do exactly what this file says, which `plan --diff --out` has written; or say what has changed since, and do nothing
+        #[arg(long, value_name = "PLAN")]
+        plan: Option<PathBuf>,
     },
     /// Run pipelines on their schedules, until a signal comes
     ///
@@ -63,9 +70,21 @@ pub(crate) enum Command {
         files: Vec<PathBuf>,
     },
     /// Show what a run would do, by cheap calls only
+    ///
+    /// With --diff it is more than that: everything is read and compared with what is there, and every change is shown, with what it
+    /// would cost. Nothing is changed.
     Plan {
         /// The pipeline file
         file: PathBuf,
+        /// Read everything, and show what would be created, updated and deleted
+        #[arg(long)]
+        diff: bool,
+        /// Keep all changes in this file, for `run --plan`
+        #[arg(long, value_name = "PLAN", requires = "diff")]
+        out: Option<PathBuf>,
+        /// Compare also where nothing has changed since the last run
+        #[arg(long, requires = "diff")]
+        full: bool,
     },
     /// Check pipeline files, without touching anything they name
     Validate {

@@ -29,10 +29,11 @@ pub(crate) type Outcome = Result<u8, Failure>;
 pub(crate) fn run(cli: Cli) -> Outcome {
     let global = cli.global;
     match cli.command {
-        Command::Run { file, new_run } => run::run(&global, &file, new_run),
+        Command::Run { file, new_run, full, plan } => run::run(&global, &file, run::How { new_run, full, plan }),
         Command::Serve { files } => serve::serve(&global, &files),
         Command::Status { files } => status::status(&global, &files),
-        Command::Plan { file } => plan::plan(&global, &file),
+        Command::Plan { file, diff: false, .. } => plan::plan(&global, &file),
+        Command::Plan { file, diff: true, out, full } => plan::diff(&global, &file, out.as_deref(), full),
         Command::Validate { files } => validate::validate(&global, &files),
         Command::Preview { file, source, rows } => look::preview(&global, &file, &source, rows),
         Command::Discover { file, source } => look::discover(&global, &file, &source),

@@ -20,7 +20,8 @@
 //! | 2 | the config, or the command line, is wrong; nothing was touched |
 //! | 3 | too many rejected rows; the next run takes this one up |
 //! | 4 | another run of this pipeline is under way, or another process serves it |
-//! | 130 | interrupted; the next run takes this one up (for `serve`: something was broken off) |
+//! | 5 | what is to be changed is not what the plan of `run --plan` says; nothing was sent |
+//! | 130 | interrupted, or the day's budget of a vendor is spent; the next run takes this one up (for `serve`: something was broken off) |
 
 mod args;
 mod commands;

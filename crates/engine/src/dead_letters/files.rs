@@ -27,6 +27,7 @@ pub(super) struct Seal {
 }
 
 /// What opening found.
+#[derive(Default)]
 pub(super) struct Found {
     /// Where to write on.
     pub end: Mark,

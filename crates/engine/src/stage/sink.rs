@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use arrow_schema::SchemaRef;
 use tokio::sync::{mpsc, oneshot};
-use towpath_core::{Checkpoint, Delivery, Error, Name, Result, Sink, Wrote};
+use towpath_core::{Checkpoint, Complete, Delivery, Error, Name, Result, Sink, Wrote};
 
 use super::Stage;
 use crate::{
@@ -17,8 +17,8 @@ use crate::{
 
 /// What the coordinator asks of a sink, with where the answer goes.
 pub(crate) enum Command {
-    /// Write what was held for `after`, then run everything that data can break.
-    Flush(oneshot::Sender<()>),
+    /// Write what was held for `after`, say that the input is complete where it is, then run everything that data can break.
+    Flush(Option<Complete>, oneshot::Sender<()>),
     /// Make the epoch durable.
     Commit(Checkpoint, oneshot::Sender<()>),
     /// Flush and commit what there is, without moving the positions.
@@ -187,8 +187,12 @@ impl Parts<'_> {
     async fn obey(&mut self, command: Command) -> Result<()> {
         self.stage.progress.pulse.waits_for(Waiting::Work);
         let done = match command {
-            Command::Flush(done) => {
+            Command::Flush(complete, done) => {
                 self.release().await?;
+                if let Some(complete) = complete {
+                    let wrote = self.sink.complete(complete).await?;
+                    self.count(wrote, None, None)?;
+                }
                 self.flush().await?;
                 done
             }
@@ -233,7 +237,9 @@ impl Parts<'_> {
 
     async fn commit(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
         checkpoint.keyed_by = self.keyed_by.clone();
-        self.sink.commit(&checkpoint).await?;
+        if !self.stage.ctx.withholds() {
+            self.sink.commit(&checkpoint).await?;
+        }
         let (pipeline, sink) = (self.stage.ctx.pipeline(), &self.stage.name);
         match self.keeper {
             Keeper::Sink => {}

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use arrow_ipc::{reader::StreamReader, writer::StreamWriter};
 use arrow_schema::SchemaRef;
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, params, params_from_iter, types::Value};
 use serde::{Serialize, de::DeserializeOwned};
 use towpath_core::{Checkpoint, Error, Name, Result, Run};
 
@@ -51,6 +51,27 @@ pub(super) fn write<T: Serialize>(value: &T) -> Result<String> {
 }
 
 impl StateStore {
+    /// Copies what another store remembers of a pipeline into this one, which knows nothing of it.
+    pub(crate) fn copy_pipeline(&self, from: &Self, pipeline: &Name) -> Result<()> {
+        for table in ["names", "runs", "checkpoints", "seen", "resets", "schemas"] {
+            let rows: Vec<Vec<Value>> = from.read(|db| {
+                let mut statement = db.prepare(&format!("SELECT * FROM {table} WHERE pipeline = ?1"))?;
+                let columns = statement.column_count();
+                statement
+                    .query_map([&**pipeline], |row| (0..columns).map(|column| row.get(column)).collect())?
+                    .collect()
+            })?;
+            self.write(|db| {
+                for row in &rows {
+                    let places = vec!["?"; row.len()].join(", ");
+                    db.execute(&format!("INSERT INTO {table} VALUES ({places})"), params_from_iter(row))?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
     /// Says that a file runs under this pipeline's name. `ends` identifies its sources and targets, whatever path they were given by.
     /// [`Conflict`](towpath_core::ErrorKind::Conflict) if another file with other ends has the name: the two would take up each other's
     /// runs. A file that was moved keeps its ends; one that was edited keeps its path.

@@ -1,6 +1,7 @@
 //! The engine as a whole, over ends in memory.
 
 mod crash;
+mod crm;
 mod stages;
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ impl World {
     }
 
     fn with(rules: Rules) -> Self {
-        let engine = Engine { store: StateStore::memory().unwrap(), rules };
+        let engine = Engine::with(StateStore::memory().unwrap(), rules);
         Self { engine, letters: tempfile::tempdir().unwrap() }
     }
 

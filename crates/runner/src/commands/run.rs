@@ -1,7 +1,7 @@
 //! `towpath run`: a pipeline, once.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,8 +9,8 @@ use std::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use towpath_config::Severity;
-use towpath_core::{Error, PipelineSpec};
-use towpath_engine::{Engine, Progress, RunOptions, RunReport, Status, report::CallReport};
+use towpath_core::{Error, Period};
+use towpath_engine::{Bound, Progress, RunOptions, RunReport, Status, report::CallReport};
 
 use super::{Outcome, engine, load, runtime};
 use crate::{
@@ -24,10 +24,19 @@ use crate::{
 /// How long what was aborted may take to close what it has open.
 pub(super) const CLOSING: Duration = Duration::from_secs(10);
 
-pub(crate) fn run(global: &Global, file: &Path, new_run: bool) -> Outcome {
-    let outcome = ran(global, file, new_run);
-    match outcome {
-        Ok(report) => {
+/// How a run is to go.
+pub(crate) struct How {
+    pub(crate) new_run: bool,
+    pub(crate) full: bool,
+    pub(crate) plan: Option<PathBuf>,
+}
+
+/// What is to be changed is not what the plan says.
+const MOVED: u8 = 5;
+
+pub(crate) fn run(global: &Global, file: &Path, how: How) -> Outcome {
+    match ran(global, file, how) {
+        Ok(Bound::Ran(report) | Bound::Failed(report)) => {
             let code = report.exit_code();
             if let Some(error) = &report.error {
                 output::err(&output::block(error));
@@ -38,6 +47,14 @@ pub(crate) fn run(global: &Global, file: &Path, new_run: bool) -> Outcome {
                 output::out(&summary(&report, file));
             }
             Ok(code)
+        }
+        Ok(Bound::Moved(diff)) => {
+            if global.json {
+                output::json(&diff, true)?;
+            } else {
+                output::out(&diff.to_string());
+            }
+            Ok(MOVED)
         }
         // Whoever reads the last line of stdout finds it whatever went wrong.
         Err(failure) => {
@@ -50,24 +67,40 @@ pub(crate) fn run(global: &Global, file: &Path, new_run: bool) -> Outcome {
     }
 }
 
-fn ran(global: &Global, file: &Path, new_run: bool) -> Result<RunReport, Failure> {
-    let loaded = load(global, file, Severity::Error)?;
+fn ran(global: &Global, file: &Path, how: How) -> Result<Bound, Failure> {
+    let spec = load(global, file, Severity::Error)?.spec;
     let runtime = runtime(global)?;
     let engine = engine(global)?;
-    let report = runtime.block_on(watched(engine, loaded.spec, new_run));
+    let (drain, How { new_run, full, plan }) = (spec.run.drain, how);
+    let work = async move |options: RunOptions| {
+        let options = RunOptions { new_run, full, ..options };
+        match plan {
+            Some(plan) => engine.run_plan(&spec, options, &plan).await,
+            None => Ok(Bound::Ran(Box::new(engine.run(&spec, options).await))),
+        }
+    };
+    let bound = runtime.block_on(watched(drain, work));
     // A task that hangs in a call of the system must not hold the program.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    Ok(report?)
+    Ok(bound?)
 }
 
-/// Runs it, shows how it stands, and hears signals.
-async fn watched(engine: Engine, spec: PipelineSpec, new_run: bool) -> Result<RunReport, Error> {
+/// Does it, shows how it stands, and hears signals.
+pub(super) async fn watched<T, F>(drain: Period, work: impl FnOnce(RunOptions) -> F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send + 'static,
+{
     let mut signals = Signals::listen()?;
     let (stop, abort, progress) = (CancellationToken::new(), CancellationToken::new(), Arc::new(Progress::default()));
-    let options =
-        RunOptions { new_run, stop: stop.clone(), abort: abort.clone(), progress: Some(Arc::clone(&progress)) };
-    let (began, drain) = (Instant::now(), spec.run.drain);
-    let mut run = tokio::spawn(async move { engine.run(&spec, options).await });
+    let options = RunOptions {
+        stop: stop.clone(),
+        abort: abort.clone(),
+        progress: Some(Arc::clone(&progress)),
+        ..RunOptions::default()
+    };
+    let began = Instant::now();
+    let mut run = tokio::spawn(work(options));
     let mut view = View::new();
     let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + view.interval(), view.interval());
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -81,7 +114,7 @@ async fn watched(engine: Engine, spec: PipelineSpec, new_run: bool) -> Result<Ru
             }
         };
         tokio::select! {
-            report = &mut run => break report.map_err(|error| Error::internal("the run broke off").because(error)),
+            report = &mut run => break report.map_err(|error| Error::internal("the run broke off").because(error)).flatten(),
             _ = tick.tick() => view.show(&Snapshot::of(&progress, began.elapsed())),
             () = signals.next() => {
                 interrupts += 1;
@@ -174,6 +207,11 @@ fn summary(report: &RunReport, file: &Path) -> String {
             thousands(sink.skipped),
             thousands(sink.rejected)
         ));
+    }
+    if report.nothing_new {
+        text.push_str(
+            "  nothing has changed since the last run, so nothing was read; --full reads everything all the same\n",
+        );
     }
     if report.dead_letters > 0 {
         let rows = thousands(report.dead_letters);
