@@ -1,0 +1,197 @@
+//! From a row and a record to what has to be sent. Pure.
+
+use serde_json::{Map, Value};
+use towpath_core::FieldChange;
+
+use crate::{
+    config::Source,
+    entity::Standard,
+    fields::Field,
+    index::Record,
+    value::{self, Kind},
+};
+
+/// A field with where its value comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mapped {
+    /// The field.
+    pub field: Field,
+    /// Where its value comes from; of a link, the key of what is linked.
+    pub from: Source,
+    /// Where the currency comes from, of an amount in a custom field.
+    pub currency: Option<Source>,
+    /// Which link it is.
+    pub link: Option<usize>,
+    /// Only filled where it is empty.
+    pub only_empty: bool,
+}
+
+/// What a row asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Desired {
+    /// By field, in canonical form.
+    pub values: Vec<Value>,
+    /// By field, the keys of what is linked, for people.
+    pub linked: Vec<Option<String>>,
+    /// The values as one JSON text.
+    pub text: String,
+}
+
+impl Desired {
+    /// From its values.
+    pub fn new(values: Vec<Value>, linked: Vec<Option<String>>) -> Self {
+        let text = as_text(&values);
+        Self { values, linked, text }
+    }
+    fn shown(&self, at: usize, kind: &Kind) -> Option<Value> {
+        match &self.linked[at] {
+            Some(key) => Some(Value::from(key.as_str())),
+            None => value::shown(kind, &self.values[at]),
+        }
+    }
+}
+
+/// Values as one JSON text.
+pub fn as_text(values: &[Value]) -> String {
+    // A value always has a text.
+    serde_json::to_string(values).unwrap_or_default()
+}
+
+/// Values from their JSON text.
+pub fn from_text(text: &str) -> Vec<Value> {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+/// Which fields of a record differ from what a row asks for, with what they are now. Nothing if all are equal.
+pub fn differing(mapped: &[Mapped], desired: &Desired, record: &Record) -> Vec<(usize, Value)> {
+    if *desired.text == *record.values {
+        return vec![];
+    }
+    let there = from_text(&record.values);
+    let differs = |(at, old): (usize, Value)| {
+        let keeps = mapped[at].only_empty && !is_empty(&mapped[at].field.kind, &old);
+        (old != desired.values[at] && !keeps).then_some((at, old))
+    };
+    there.into_iter().enumerate().take(mapped.len()).filter_map(differs).collect()
+}
+
+/// Whether a field counts as not filled. The vendor has no other word for a deal without a value than 0.
+fn is_empty(kind: &Kind, value: &Value) -> bool {
+    value.is_null() || matches!(kind, Kind::Standard(Standard::Amount)) && *value == Value::from(0)
+}
+
+/// The body of a create: every field that has a value.
+pub fn create_body(mapped: &[Mapped], desired: &Desired) -> Map<String, Value> {
+    let mut body = Map::new();
+    for (Mapped { field, .. }, wanted) in mapped.iter().zip(&desired.values) {
+        if !wanted.is_null() {
+            value::put(&mut body, field.custom, &field.code, value::to_wire(&field.kind, &field.code, wanted, None));
+        }
+    }
+    body
+}
+
+/// The body of an update: the fields that differ, and nothing else.
+pub fn update_body(
+    mapped: &[Mapped],
+    desired: &Desired,
+    changes: &[(usize, Value)],
+    record: &Record,
+) -> Map<String, Value> {
+    let mut body = Map::new();
+    for (at, old) in changes {
+        let field = &mapped[*at].field;
+        let more = record.more.iter().flat_map(|more| more.iter()).find(|(field, _)| field == at).map(|(_, all)| all);
+        let single = serde_json::json!([{ "value": old, "primary": true, "label": "work" }]);
+        let there = more.or((!old.is_null()).then_some(&single));
+        let sent = value::to_wire(&field.kind, &field.code, &desired.values[*at], there);
+        value::put(&mut body, field.custom, &field.code, sent);
+    }
+    body
+}
+
+/// The changes as people read them.
+pub fn shown(mapped: &[Mapped], desired: &Desired, changes: &[(usize, Value)]) -> Vec<FieldChange> {
+    let change = |(at, old): &(usize, Value)| {
+        let Field { name, kind, .. } = &mapped[*at].field;
+        FieldChange { field: name.clone(), old: value::shown(kind, old), new: desired.shown(*at, kind) }
+    };
+    changes.iter().map(change).collect()
+}
+
+/// A new record as people read it.
+pub fn shown_new(mapped: &[Mapped], desired: &Desired) -> Vec<FieldChange> {
+    let change = |(at, mapped): (usize, &Mapped)| {
+        let new = desired.shown(at, &mapped.field.kind)?;
+        Some(FieldChange { field: mapped.field.name.clone(), old: None, new: Some(new) })
+    };
+    mapped.iter().enumerate().filter_map(change).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn mapped(name: &str, custom: bool, kind: Kind) -> Mapped {
+        let code = if custom { name.repeat(40) } else { name.to_owned() };
+        let field = Field { name: name.to_owned(), code, custom, kind };
+        Mapped { field, from: Source::Column(name.to_owned()), currency: None, link: None, only_empty: false }
+    }
+
+    fn all() -> Vec<Mapped> {
+        let text = Kind::Standard(Standard::Text);
+        vec![
+            mapped("k", true, text.clone()),
+            mapped("title", false, text),
+            mapped("value", false, Kind::Standard(Standard::Amount)),
+            mapped("emails", false, Kind::Standard(Standard::Contacts)),
+        ]
+    }
+
+    fn desired(values: Value) -> Desired {
+        let Value::Array(values) = values else { unreachable!() };
+        let linked = vec![None; values.len()];
+        Desired::new(values, linked)
+    }
+
+    fn record(values: Value) -> Record {
+        Record { id: 7, values: values.to_string().into(), more: None, state: crate::index::State::Live }
+    }
+
+    #[test]
+    fn only_what_differs_is_sent() {
+        let there = record(json!(["k1", "Order 1", 10, "a@x"]));
+        let body = |mapped: &[Mapped], values: Value| {
+            let desired = desired(values);
+            let changes = differing(mapped, &desired, &there);
+            Value::Object(update_body(mapped, &desired, &changes, &there))
+        };
+        let plain = all();
+        assert_eq!(body(&plain, json!(["k1", "Order 1", 10, "a@x"])), json!({}));
+        assert_eq!(body(&plain, json!(["k1", "Order 1", 10.5, "a@x"])), json!({ "value": 10.5 }));
+        assert_eq!(body(&plain, json!(["k1", null, 10, "a@x"])), json!({ "title": null }));
+        let mut careful = all();
+        careful.iter_mut().for_each(|mapped| mapped.only_empty = true);
+        assert_eq!(body(&careful, json!(["k1", "Other", 11, "b@x"])), json!({}), "people have set them");
+        let empty = record(json!(["k1", null, 0, null]));
+        let desired = desired(json!(["k1", "Other", 11, "b@x"]));
+        let changes = differing(&careful, &desired, &empty);
+        let sent = Value::Object(update_body(&careful, &desired, &changes, &empty));
+        let emails = json!([{ "value": "b@x", "primary": true, "label": "work" }]);
+        assert_eq!(sent, json!({ "title": "Other", "value": 11, "emails": emails }));
+        let fields: Vec<_> =
+            shown(&careful, &desired, &changes).into_iter().map(|change| (change.field, change.old)).collect();
+        let expected = [("title".to_owned(), None), ("value".to_owned(), Some(json!(0))), ("emails".to_owned(), None)];
+        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn a_create_has_every_value_and_no_nulls() {
+        let desired = desired(json!(["k1", "Order 1", 10, null]));
+        let body = Value::Object(create_body(&all(), &desired));
+        assert_eq!(body, json!({ "custom_fields": { "k".repeat(40): "k1" }, "title": "Order 1", "value": 10 }));
+        assert_eq!(shown_new(&all(), &desired).len(), 3);
+    }
+}

@@ -1,0 +1,199 @@
+//! What an account holds of one kind of records, listed once in a run and shared by all sinks of it that need it.
+
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::OnceCell;
+use towpath_core::{Context, Effect, Result, Run};
+
+use crate::{
+    client::Crm,
+    entity::Entity,
+    index::{Index, Record, State},
+    page,
+    shape::{Ask, Shape},
+};
+
+/// Records of one kind. What is asked of them is looked up, and they are listed, when somebody first needs it.
+pub struct Existing {
+    /// The account.
+    pub crm: Crm,
+    ask: Ask,
+    shape: OnceCell<Shape>,
+    index: OnceCell<Mutex<Index>>,
+}
+
+/// Whose records, in which run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    run: Arc<str>,
+    pipeline: Box<str>,
+    account: Box<str>,
+    entity: Entity,
+    match_on: Box<str>,
+}
+
+/// What the sinks of the runs in this process have at hand. Sinks of one run open before any of them writes, so a link finds the sink
+/// that writes what it links.
+static SHARED: LazyLock<Mutex<Vec<(Key, Weak<Existing>)>>> = LazyLock::new(Mutex::default);
+
+impl Key {
+    fn new(run: &Run, ctx: &Context, crm: &Crm, ask: &Ask) -> Self {
+        Self {
+            run: Arc::clone(&run.id),
+            pipeline: (**ctx.pipeline()).into(),
+            account: crm.account().into(),
+            entity: ask.entity,
+            match_on: ask.match_on.as_str().into(),
+        }
+    }
+}
+
+impl Existing {
+    /// The records a sink writes; links of other sinks of the run find it.
+    pub fn of_sink(crm: Crm, ask: Ask, run: &Run) -> Arc<Self> {
+        let key = Key::new(run, crm.ctx(), &crm, &ask);
+        let new = Self::new(crm, ask);
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.retain(|(known, existing)| existing.strong_count() > 0 && *known != key);
+        shared.push((key, Arc::downgrade(&new)));
+        new
+    }
+    /// What a link will look up: found when it is first needed, because by then all sinks of the run are open.
+    pub fn of_link_later(crm: &Crm, ask: Ask, run: &Run) -> Link {
+        Link { crm: crm.clone(), ask, run: run.clone(), found: std::sync::OnceLock::new() }
+    }
+    /// The records a link looks up: those that a sink of the run writes, or that another link of it looks up, or else their own.
+    fn of_link(crm: &Crm, ask: Ask, run: &Run) -> Arc<Self> {
+        let key = Key::new(run, crm.ctx(), crm, &ask);
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = shared.iter().find(|(known, _)| *known == key).and_then(|(_, existing)| existing.upgrade())
+        {
+            return known;
+        }
+        let new = Self::new(crm.clone(), ask);
+        shared.retain(|(_, existing)| existing.strong_count() > 0);
+        shared.push((key, Arc::downgrade(&new)));
+        new
+    }
+    fn new(crm: Crm, ask: Ask) -> Arc<Self> {
+        Arc::new(Self { crm, ask, shape: OnceCell::new(), index: OnceCell::new() })
+    }
+
+    /// What is asked of the records, found in the account.
+    ///
+    /// # Errors
+    /// Of the calls; Config.
+    pub async fn shape(&self) -> Result<&Shape> {
+        self.shape.get_or_try_init(|| Shape::find(&self.crm, &self.ask)).await
+    }
+    /// The records, listed. A lock is never held over an await.
+    ///
+    /// # Errors
+    /// Of the calls.
+    pub async fn index(&self) -> Result<&Mutex<Index>> {
+        let shape = self.shape().await?;
+        let list = || async { Ok(Mutex::new(self.list(shape).await?)) };
+        self.index.get_or_try_init(list).await
+    }
+    /// The records, if they have been listed.
+    pub fn listed(&self) -> Option<MutexGuard<'_, Index>> {
+        self.index.get().map(lock)
+    }
+
+    async fn list(&self, shape: &Shape) -> Result<Index> {
+        let mut index = Index::default();
+        let entity = shape.entity;
+        self.pages(shape, entity.path(), None, |_, key, record| {
+            index.insert(key, record);
+            true
+        })
+        .await?;
+        if entity == Entity::Deals {
+            // A deal that was put away is there all the same: it is not made a second time.
+            self.pages(shape, "deals/archived", Some(State::Archived), |_, key, record| {
+                index.insert(key, record);
+                true
+            })
+            .await?;
+        }
+        index.shrink();
+        tracing::debug!(%entity, records = index.keyed(), "listed what exists");
+        Ok(index)
+    }
+
+    /// Records made since the one with the id `after`, newest first; `take` says whether to go on.
+    ///
+    /// # Errors
+    /// Of the calls.
+    pub async fn newest(&self, after: u64, mut take: impl FnMut(Option<String>, Record) + Send) -> Result<()> {
+        let shape = self.shape().await?;
+        self.pages_by(shape, shape.entity.path(), None, "desc", |id, key, record| {
+            if id > after {
+                take(key, record);
+            }
+            id > after
+        })
+        .await
+    }
+
+    async fn pages(
+        &self,
+        shape: &Shape,
+        path: &str,
+        state: Option<State>,
+        take: impl FnMut(u64, Option<String>, Record) -> bool + Send,
+    ) -> Result<()> {
+        self.pages_by(shape, path, state, "asc", take).await
+    }
+
+    /// Reads pages in the order of ids until there are no more, or `take` has enough.
+    async fn pages_by(
+        &self,
+        shape: &Shape,
+        path: &str,
+        state: Option<State>,
+        direction: &str,
+        mut take: impl FnMut(u64, Option<String>, Record) -> bool + Send,
+    ) -> Result<()> {
+        let keys = shape.custom_keys();
+        let mut query = vec![("sort_by", "id"), ("sort_direction", direction)];
+        query.extend(keys.as_deref().map(|keys| ("custom_fields", keys)));
+        let what = format!("list {path}");
+        let mut cursor: Option<String> = None;
+        loop {
+            let body = self.crm.list(&what, path, &query, cursor.as_deref(), Effect::Read).await?;
+            let page = page::read(&body, &shape.wanted).map_err(|error| error.at(what.as_str()))?;
+            for listed in &page.records {
+                let (key, record) = shape.record(listed, state);
+                if !take(listed.id, key, record) {
+                    return Ok(());
+                }
+            }
+            match page.next {
+                // A cursor that stands still would never end.
+                Some(next) if Some(&next) != cursor.as_ref() => cursor = Some(next),
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+/// What a link will look up.
+pub struct Link {
+    crm: Crm,
+    ask: Ask,
+    run: Run,
+    found: std::sync::OnceLock<Arc<Existing>>,
+}
+
+impl Link {
+    /// The records it looks up.
+    pub fn found(&self) -> Arc<Existing> {
+        Arc::clone(self.found.get_or_init(|| Existing::of_link(&self.crm, self.ask.clone(), &self.run)))
+    }
+}
+
+/// Nothing panics while it holds the index; and if it did, the index is as good as the listing.
+pub fn lock(index: &Mutex<Index>) -> MutexGuard<'_, Index> {
+    index.lock().unwrap_or_else(PoisonError::into_inner)
+}
