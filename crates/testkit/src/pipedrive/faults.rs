@@ -82,7 +82,7 @@ pub enum Fault {
     StallBefore,
     /// The call is executed, nothing ever comes, the connection stays.
     StallAfter,
-    /// The answer comes after so long.
+    /// The call is executed, and answered, after so long; executed even if the client has gone.
     Slow(Duration),
     /// Nothing is done; an answer of this status, with the vendor's `ERR_UNKNOWN` (of 429: the burst's body).
     Status(u16),

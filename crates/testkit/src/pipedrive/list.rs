@@ -120,7 +120,7 @@ impl State {
     }
 
     /// A page of records.
-    pub fn list(&self, entity: Entity, archived: bool, query: &Query) -> Result<Value, Refusal> {
+    pub fn list(&self, entity: Entity, archived: bool, query: &Query) -> Result<Vec<u8>, Refusal> {
         let view = self.view(entity, query)?;
         let limit = limit(query, MOST)?;
         let sort = query.get("sort_by").unwrap_or("id");
@@ -174,8 +174,15 @@ impl State {
                 )
             }
         });
-        let data: Vec<Value> = page.into_iter().map(|row| Value::Object(self.render(entity, row, &view))).collect();
-        Ok(json!({ "success": true, "data": data, "additional_data": { "next_cursor": next } }))
+        let mut out = br#"{"success":true,"data":["#.to_vec();
+        for (number, row) in page.into_iter().enumerate() {
+            if number > 0 {
+                out.push(b',');
+            }
+            self.write(entity, row, &view, &mut out);
+        }
+        out.extend_from_slice(format!(r#"],"additional_data":{}}}"#, json!({ "next_cursor": next })).as_bytes());
+        Ok(out)
     }
 
     fn filter(&self, entity: Entity, archived: bool, query: &Query) -> Result<Filter, Refusal> {

@@ -230,6 +230,8 @@ pub struct Unsettled {
     pub cursors: Cursors,
     /// How names are taken apart.
     pub name_split: NameSplit,
+    /// Whether texts lose the blanks around them.
+    pub trims: bool,
     /// Whether a body with a key that the specification does not know is refused; else the key is ignored.
     pub unknown_keys_refused: bool,
     /// Whether `first_name` and `last_name` may be written; the specification has them in answers only.
@@ -255,6 +257,7 @@ impl Default for Unsettled {
             deleted: Deleted::default(),
             cursors: Cursors::default(),
             name_split: NameSplit::default(),
+            trims: true,
             unknown_keys_refused: true,
             name_parts_writable: true,
             abuse_after: 20,
@@ -280,6 +283,7 @@ impl Unsettled {
             deleted: Deleted::Readable,
             cursors: Cursors::Offset,
             name_split: NameSplit::Last,
+            trims: false,
             unknown_keys_refused: false,
             name_parts_writable: true,
             abuse_after: 5,

@@ -25,6 +25,14 @@ pub(super) enum Route {
     V1(V1),
 }
 
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) enum Payload {
+    Json(Value),
+    /// JSON, written.
+    Written(Vec<u8>),
+}
+
 /// What v1 still serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum V1 {
@@ -133,11 +141,13 @@ impl Route {
         query: &Query,
         body: Option<&Value>,
         host: &str,
-    ) -> Result<(u16, Value), Refusal> {
+    ) -> Result<(u16, Payload), Refusal> {
         let created = state.options.unsettled.created_status;
         let done = |data: Value| json!({ "success": true, "data": data });
-        Ok(match self {
-            Self::List { entity, archived } => (200, state.list(*entity, *archived, query)?),
+        let (status, body) = match self {
+            Self::List { entity, archived } => {
+                return Ok((200, Payload::Written(state.list(*entity, *archived, query)?)));
+            }
             Self::Get(entity, id) => {
                 let view = state.view(*entity, query)?;
                 (200, done(Value::Object(state.render(*entity, state.readable(*entity, *id)?, &view))))
@@ -218,7 +228,8 @@ impl Route {
                 (200, done(gone.iter().map(|choice| json!({ "id": choice.id, "label": choice.label })).collect()))
             }
             Self::V1(v1) => v1.carry_out(state, query, body, host)?,
-        })
+        };
+        Ok((status, Payload::Json(body)))
     }
 }
 

@@ -28,7 +28,7 @@ use super::{
     options::{Burst429, RequestsLeft},
     query::Query,
     refusal::Refusal,
-    route::Route,
+    route::{Payload, Route},
     state::State,
 };
 
@@ -36,6 +36,8 @@ use super::{
 const IDLE: Duration = Duration::from_secs(75);
 /// A body may have so many bytes.
 const MOST_BODY: usize = 1024 * 1024;
+
+const JSON: &str = "application/json; charset=utf-8";
 
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
@@ -81,20 +83,30 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: Can
                 Err(_) => continue,
             },
         };
-        let (shared, stop) = (Arc::clone(&shared), stop.clone());
+        let (shared, stop, calls) = (Arc::clone(&shared), stop.clone(), tasks.clone());
         tasks.spawn(async move {
             // How a connection ends is its client's business.
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = connection(shared, stream) => {}
+                () = connection(shared, stream, &stop, &calls) => {}
             }
         });
     }
 }
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream) {
+async fn connection(shared: Arc<Shared>, stream: TcpStream, stop: &CancellationToken, calls: &TaskTracker) {
     let _ = stream.set_nodelay(true);
-    let service = service_fn(|request| answer(Arc::clone(&shared), request));
+    let service = service_fn(|request| {
+        let (shared, stop) = (Arc::clone(&shared), stop.clone());
+        // A call that has come is carried out, though its client may be gone meanwhile.
+        let call = calls.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => Err(Closed),
+                answer = answer(shared, request) => answer,
+            }
+        });
+        async { call.await.unwrap_or(Err(Closed)) }
+    });
     let mut http = hyper::server::conn::http1::Builder::new();
     let _ =
         http.timer(TokioTimer::new()).header_read_timeout(IDLE).serve_connection(TokioIo::new(stream), service).await;
@@ -248,7 +260,8 @@ fn step(shared: &Arc<Shared>, asked: &Asked, faults: &[Fault], call: &mut Call) 
         }
     }
     let mut answer = match outcome {
-        Ok((status, body)) => whole(status, &body),
+        Ok((status, Payload::Json(body))) => whole(status, &body),
+        Ok((status, Payload::Written(body))) => text(status, JSON, body),
         Err(refusal) => refused(refusal),
     };
     shared.tell(&caller, kind, now, answer.headers_mut());
@@ -282,7 +295,7 @@ impl Shared {
         good.then(|| Caller { token: "oauth".to_owned(), oauth: true, burst })
     }
 
-    fn carry_out(&self, route: &Route, asked: &Asked) -> Result<(u16, Value), Refusal> {
+    fn carry_out(&self, route: &Route, asked: &Asked) -> Result<(u16, Payload), Refusal> {
         if asked.body.len() > MOST_BODY {
             return Err(Refusal::is(413, "Payload too large"));
         }
@@ -337,7 +350,7 @@ fn text(status: u16, kind: &str, body: impl Into<Bytes>) -> Answer {
 }
 
 fn whole(status: u16, body: &Value) -> Answer {
-    text(status, "application/json; charset=utf-8", body.to_string())
+    text(status, JSON, body.to_string())
 }
 
 fn refused(refusal: Refusal) -> Answer {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Clock, Entity, PipedriveOptions, clock,
     fields::{Choice, FieldSet, FieldType},
-    schema::{Set, Shape, Standard},
+    schema::{Set, Shape},
 };
 
 /// Deleted records are gone for good after so many seconds.
@@ -222,47 +222,63 @@ impl State {
         of.min_by_key(|row| row.int("order_nr")).map(|row| row.id)
     }
 
-    /// A value of a standard field, as it is shown.
-    fn shown(&self, row: &Row, field: &Standard) -> Value {
-        match field.key {
-            "id" => json!(row.id),
-            "add_time" => json!(clock::rfc3339(row.add)),
-            "update_time" => json!(clock::rfc3339(row.update)),
-            "is_deleted" => json!(row.deleted.is_some()),
-            key => match (row.get(key), field.shape) {
-                (Value::Null, Shape::Labels | Shape::Contacts | Shape::Json) => json!([]),
-                (Value::Null, Shape::Boolean) => json!(false),
-                (value, _) => value.clone(),
-            },
+    /// Shows a record as v2 does: key by key, in order.
+    fn show(&self, entity: Entity, row: &Row, view: &View, mut put: impl FnMut(&str, &Value)) {
+        let empty = Value::Array(vec![]);
+        for field in entity.fields() {
+            let hidden = (field.set == Set::WithContactSync && !self.options.contact_sync)
+                || (field.key == "attendees" && !view.include.contains(&"attendees"));
+            if hidden {
+                continue;
+            }
+            match field.key {
+                "id" => put("id", &json!(row.id)),
+                "add_time" => put("add_time", &json!(clock::rfc3339(row.add))),
+                "update_time" => put("update_time", &json!(clock::rfc3339(row.update))),
+                "is_deleted" => put("is_deleted", &json!(row.deleted.is_some())),
+                key => match (row.get(key), field.shape) {
+                    (Value::Null, Shape::Labels | Shape::Contacts | Shape::Json) => put(key, &empty),
+                    (Value::Null, Shape::Boolean) => put(key, &Value::Bool(false)),
+                    (value, _) => put(key, value),
+                },
+            }
+        }
+        for word in view.include.iter().filter(|word| entity.field(word).is_none()) {
+            put(word, &if word.ends_with("_count") { json!(0) } else { Value::Null });
+        }
+        if view.labels {
+            let field = self.fields(entity).by_key("label_ids");
+            let choices = field.as_ref().map_or(&[][..], |field| &field.choices);
+            let ids = row.get("label_ids").as_array().map_or(&[][..], Vec::as_slice);
+            put("labels", &ids.iter().map(|id| labelled(choices, id)).collect());
+        }
+        if entity.has_custom_fields() {
+            put("custom_fields", &Value::Object(self.render_custom(entity, row, view)));
         }
     }
 
     /// A record as v2 shows it.
     pub fn render(&self, entity: Entity, row: &Row, view: &View) -> Map<String, Value> {
         let mut shown = Map::new();
-        for field in entity.fields() {
-            let hidden = (field.set == Set::WithContactSync && !self.options.contact_sync)
-                || (field.key == "attendees" && !view.include.contains(&"attendees"));
-            if !hidden {
-                shown.insert(field.key.to_owned(), self.shown(row, field));
-            }
-        }
-        for word in &view.include {
-            if !shown.contains_key(*word) {
-                let value = if word.ends_with("_count") { json!(0) } else { Value::Null };
-                shown.insert((*word).to_owned(), value);
-            }
-        }
-        if view.labels {
-            let field = self.fields(entity).fields.iter().find(|field| field.key.as_ref() == "label_ids");
-            let choices = field.map_or(&[][..], |field| &field.choices);
-            let ids = row.get("label_ids").as_array().map_or(&[][..], Vec::as_slice);
-            shown.insert("labels".to_owned(), ids.iter().map(|id| labelled(choices, id)).collect());
-        }
-        if entity.has_custom_fields() {
-            shown.insert("custom_fields".to_owned(), Value::Object(self.render_custom(entity, row, view)));
-        }
+        self.show(entity, row, view, |key, value| drop(shown.insert(key.to_owned(), value.clone())));
         shown
+    }
+
+    /// The same, written: a page of 500 is written often.
+    pub fn write(&self, entity: Entity, row: &Row, view: &View, out: &mut Vec<u8>) {
+        let mut first = true;
+        self.show(entity, row, view, |key, value| {
+            out.extend_from_slice(if first { b"{\"" } else { b",\"" });
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(b"\":");
+            match value {
+                Value::Null => out.extend_from_slice(b"null"),
+                // Writing to memory does not fail.
+                value => drop(serde_json::to_writer(&mut *out, value)),
+            }
+            first = false;
+        });
+        out.push(b'}');
     }
 
     fn render_custom(&self, entity: Entity, row: &Row, view: &View) -> Map<String, Value> {

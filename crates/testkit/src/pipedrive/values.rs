@@ -67,7 +67,6 @@ fn id(at: &str, value: &Value) -> Result<u64, Refusal> {
 
 fn text<'a>(at: &str, value: &'a Value, most: usize) -> Result<&'a str, Refusal> {
     let Value::String(text) = value else { return Err(expected(at, "string", value)) };
-    let text = text.trim();
     if text.chars().count() > most {
         return Err(Refusal::schema(at, &format!("String must contain at most {most} character(s)")));
     }
@@ -147,7 +146,7 @@ fn contacts(at: &str, value: &Value) -> Result<Value, Refusal> {
             Some(Value::Bool(primary)) => *primary,
             Some(other) => return Err(expected(&format!("{at}.primary"), "boolean", other)),
         };
-        if value.is_empty() {
+        if value.trim().is_empty() {
             continue;
         }
         if is_primary && primary.is_none() {
@@ -159,6 +158,16 @@ fn contacts(at: &str, value: &Value) -> Result<Value, Refusal> {
         item.insert("primary".to_owned(), json!(true));
     }
     Ok(if shown.is_empty() { Value::Null } else { Value::Array(shown) })
+}
+
+/// The same without the blanks around its texts.
+pub(super) fn trimmed(value: &Value) -> Value {
+    match value {
+        Value::String(text) => json!(text.trim()),
+        Value::Array(items) => items.iter().map(trimmed).collect(),
+        Value::Object(parts) => Value::Object(parts.iter().map(|(key, value)| (key.clone(), trimmed(value))).collect()),
+        _ => value.clone(),
+    }
 }
 
 /// What is there and what came, each value once; the first one that came and is primary is it.

@@ -1,5 +1,7 @@
 //! Creating, changing and deleting records.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -152,7 +154,7 @@ impl State {
             if field.set == Set::WithContactSync && !self.options.contact_sync {
                 return Err(Refusal::forbidden(&format!("{key} needs the Contact Sync feature")));
             }
-            let value = self.standard(entity, field, value)?;
+            let value = self.standard(entity, field, &self.received(value))?;
             match field.key {
                 "add_time" => row.add = value.as_str().and_then(clock::instant).unwrap_or(row.add),
                 "is_deleted" => row.deleted = (value == json!(true)).then(|| self.clock.seconds()),
@@ -169,6 +171,10 @@ impl State {
         Ok(given)
     }
 
+    fn received<'a>(&self, value: &'a Value) -> Cow<'a, Value> {
+        if self.options.unsettled.trims { Cow::Owned(values::trimmed(value)) } else { Cow::Borrowed(value) }
+    }
+
     fn take_custom(&self, entity: Entity, row: &mut Row, value: &Value) -> Result<(), Refusal> {
         let Value::Object(values) = value else {
             return Err(Refusal::schema("custom_fields", "Expected object"));
@@ -179,7 +185,7 @@ impl State {
             else {
                 return Err(Refusal::schema(&format!("custom_fields.{key}"), "Unknown custom field"));
             };
-            row.set_custom(place, self.custom_value(field, custom, value)?);
+            row.set_custom(place, self.custom_value(field, custom, &self.received(value))?);
         }
         Ok(())
     }
@@ -271,7 +277,7 @@ impl State {
             }
             row.set("name", json!(name));
         } else if given.contains(&"name") && old.is_none_or(|old| old.get("name") != row.get("name")) {
-            let name = row.text("name").unwrap_or_default();
+            let name = row.text("name").unwrap_or_default().trim();
             let split = match self.options.unsettled.name_split {
                 NameSplit::First => name.split_once(' '),
                 NameSplit::Last => name.rsplit_once(' '),

@@ -57,6 +57,22 @@ async fn each_fault_does_what_it_says() {
 }
 
 #[tokio::test]
+async fn a_call_that_has_come_is_carried_out_though_its_client_is_gone() {
+    let (server, client) = server(roomy()).await;
+    server.faults().add(On::writes(), .., Fault::Slow(Duration::from_millis(300)));
+    let call = client.try_call("POST", "/api/v2/persons", "application/json", json!({ "name": "x" }).to_string());
+    assert!(tokio::time::timeout(Duration::from_millis(100), call).await.is_err(), "the client gives up");
+    for _ in 0..100 {
+        if server.log().count(Kind::Create) == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(server.account().persons().len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn somebody_else_comes_before_or_after() {
     let (server, client) = server(roomy()).await;
     client.send("POST", "/api/v2/persons", json!({ "name": "mine" })).await;

@@ -199,7 +199,7 @@ async fn custom_values_are_kept_as_their_types_have_them() {
 
 #[tokio::test]
 async fn what_is_not_established_can_be_either_way() {
-    let body = json!({ "name": "Anna Maria Smith", "emails": [{ "value": "a@x.example" }] });
+    let body = json!({ "name": " Anna Maria Smith ", "emails": [{ "value": "a@x.example" }] });
     let patch = json!({ "emails": [{ "value": "b@x.example" }], "colour": "red" });
     for other in [false, true] {
         let unsettled = if other { Unsettled::other_way() } else { Unsettled::default() };
@@ -208,6 +208,7 @@ async fn what_is_not_established_can_be_either_way() {
         let reply = client.call("POST", "/api/v2/persons", body.clone()).await;
         assert_eq!(reply.status, if other { 201 } else { 200 });
         let person = &reply.body["data"];
+        assert_eq!(person["name"], if other { " Anna Maria Smith " } else { "Anna Maria Smith" });
         assert_eq!(person["first_name"], if other { "Anna Maria" } else { "Anna" });
         assert_eq!(person["custom_fields"].get(&key), if other { None } else { Some(&Value::Null) });
         let reply = client.call("PATCH", "/api/v2/persons/1", patch.clone()).await;
