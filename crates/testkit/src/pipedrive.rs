@@ -107,7 +107,7 @@ impl Pipedrive {
     pub async fn try_start(options: PipedriveOptions) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", options.port.unwrap_or(0))).await?;
         let address = listener.local_addr()?;
-        let clock = Clock::new(options.starts_at);
+        let clock = Clock::new(options.starts_at, options.clock_stands);
         let shared = Arc::new(Shared {
             host: format!("http://{address}"),
             state: Mutex::new(state::State::new(options.clone(), clock.clone())),

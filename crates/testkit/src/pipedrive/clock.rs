@@ -7,22 +7,23 @@ use std::{
 
 use jiff::Timestamp;
 
-/// A clock that runs, and can be put forward. Cheap to clone; all clones are the same.
+/// A clock that runs, or stands, and can be put forward. Cheap to clone; all clones are the same.
 #[derive(Clone, Debug)]
 pub struct Clock(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    began: Instant,
+    /// `None`: it stands.
+    began: Option<Instant>,
     /// Milliseconds since 1970, when it began.
     at: i64,
     ahead: Mutex<Duration>,
 }
 
 impl Clock {
-    pub(super) fn new(starts_at: Option<i64>) -> Self {
+    pub(super) fn new(starts_at: Option<i64>, stands: bool) -> Self {
         let at = starts_at.map_or_else(|| Timestamp::now().as_millisecond(), |seconds| seconds * 1000);
-        Self(Arc::new(Inner { began: Instant::now(), at, ahead: Mutex::default() }))
+        Self(Arc::new(Inner { began: (!stands).then(Instant::now), at, ahead: Mutex::default() }))
     }
     /// Puts it forward.
     pub fn advance(&self, by: Duration) {
@@ -30,7 +31,8 @@ impl Clock {
     }
     /// Since the server was started, with what it was put forward by.
     pub fn elapsed(&self) -> Duration {
-        self.0.began.elapsed() + *self.0.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.began.map_or(Duration::ZERO, |began| began.elapsed())
+            + *self.0.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Milliseconds since 1970.
     pub fn millis(&self) -> i64 {

@@ -82,6 +82,8 @@ pub struct PipedriveOptions {
     pub oauth: Option<OAuthApp>,
     /// The time the clock starts at, in seconds since 1970; `None`: now.
     pub starts_at: Option<i64>,
+    /// Whether the clock stands until it is put forward: what is in a window is exact then.
+    pub clock_stands: bool,
     /// What is not established.
     pub unsettled: Unsettled,
 }
@@ -103,6 +105,7 @@ impl Default for PipedriveOptions {
             latency: Duration::ZERO,
             oauth: None,
             starts_at: None,
+            clock_stands: false,
             unsettled: Unsettled::default(),
         }
     }

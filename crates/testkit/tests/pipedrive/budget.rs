@@ -57,25 +57,21 @@ async fn each_call_costs_what_the_specification_says() {
 #[tokio::test]
 async fn the_window_of_a_plan_rolls() {
     for (plan, most) in [(Plan::Lite, 20), (Plan::Growth, 40), (Plan::Premium, 100), (Plan::Ultimate, 120)] {
-        let (server, client) = server(PipedriveOptions { plan, seats: 9, ..roomy() }).await;
+        let (server, client) = server(PipedriveOptions { plan, seats: 9, clock_stands: true, ..roomy() }).await;
         seed_persons(&server, 1);
-        let mut first = None;
         for call in 0..most {
             let reply = client.call("GET", "/api/v2/persons/1", Value::Null).await;
-            // A window that has rolled on a slow machine is no failure of the window.
-            let rolled = first.get_or_insert_with(std::time::Instant::now).elapsed() > Duration::from_millis(1500);
-            assert!(rolled || reply.status == 200, "{plan:?} call {call}");
-            assert!(rolled || reply.header("x-ratelimit-remaining") == Some((most - call - 1).to_string().as_str()));
+            assert_eq!(reply.status, 200, "{plan:?} call {call}");
             assert_eq!(reply.header("x-ratelimit-limit"), Some(most.to_string().as_str()));
+            assert_eq!(reply.header("x-ratelimit-remaining"), Some((most - call - 1).to_string().as_str()));
         }
-        if first.unwrap().elapsed() < Duration::from_millis(1500) {
-            let reply = client.call("GET", "/api/v2/persons/1", Value::Null).await;
-            assert_eq!((reply.status, reply.header("x-ratelimit-remaining")), (429, Some("0")), "{plan:?}");
-            assert_eq!(server.log().calls().last().unwrap().tokens, 0, "what is not let in costs nothing");
-        }
-        server.clock().advance(Duration::from_secs(2));
+        server.clock().advance(Duration::from_millis(1999));
+        let reply = client.call("GET", "/api/v2/persons/1", Value::Null).await;
+        assert_eq!((reply.status, reply.header("x-ratelimit-remaining")), (429, Some("0")), "{plan:?}");
+        assert_eq!(server.log().calls().last().unwrap().tokens, 0, "what is not let in costs nothing");
+        assert_eq!(server.log().busiest_window(), most);
+        server.clock().advance(Duration::from_millis(1));
         assert_eq!(status(&client, "/api/v2/persons/1").await, 200, "{plan:?}");
-        assert!(server.log().busiest_window() <= most);
     }
 }
 
@@ -89,19 +85,13 @@ async fn a_burst_is_refused_in_one_of_four_ways() {
     ];
     for (burst_429, kind, retry_after) in cases {
         let unsettled = Unsettled { burst_429, burst_retry_after: retry_after, ..Unsettled::default() };
-        let (server, client) = server(PipedriveOptions { unsettled, ..roomy() }).await;
+        let (server, client) = server(PipedriveOptions { unsettled, clock_stands: true, ..roomy() }).await;
         server.clock().advance(Duration::from_secs(5));
         // Searches: ten in a window, whatever the plan.
-        let mut last = None;
-        for _ in 0..30 {
-            let reply = client.call("GET", "/api/v2/deals/search?term=xx", Value::Null).await;
-            let refused = reply.status == 429;
-            last = Some(reply);
-            if refused {
-                break;
-            }
+        for _ in 0..10 {
+            assert_eq!(status(&client, "/api/v2/deals/search?term=xx").await, 200);
         }
-        let reply = last.unwrap();
+        let reply = client.call("GET", "/api/v2/deals/search?term=xx", Value::Null).await;
         assert_eq!(reply.status, 429, "{burst_429:?}");
         assert_eq!(reply.header("content-type"), kind);
         assert_eq!(reply.header("retry-after").is_some(), retry_after);
@@ -115,7 +105,8 @@ async fn the_day_ends_at_its_hour_and_what_goes_on_is_kept_out() {
     let starts_at = Some(20_000 * 86_400 - 60);
     for (daily_retry_after, failures_cost) in [(true, true), (false, false)] {
         let unsettled = Unsettled { daily_retry_after, failures_cost, abuse_after: 3, ..Unsettled::default() };
-        let (server, client) = server(PipedriveOptions { starts_at, unsettled, ..PipedriveOptions::default() }).await;
+        let (server, client) =
+            server(PipedriveOptions { starts_at, clock_stands: true, unsettled, ..PipedriveOptions::default() }).await;
         let account = server.account();
         assert_eq!(account.tokens_a_day(), 30_000);
         client.call("GET", "/api/v2/persons/1", Value::Null).await;
@@ -126,7 +117,7 @@ async fn the_day_ends_at_its_hour_and_what_goes_on_is_kept_out() {
         assert_eq!(reply.header("x-daily-requests-left"), Some("0"));
         let rest = reply.header("retry-after").map(|rest| rest.parse::<i64>().unwrap());
         assert_eq!(rest.is_some(), daily_retry_after);
-        assert!(rest.is_none_or(|rest| (30..=60).contains(&rest)), "{rest:?}");
+        assert!(rest.is_none_or(|rest| rest == 60), "{rest:?}");
         assert_eq!(status(&client, "/api/v2/persons").await, 429);
         assert_eq!(status(&client, "/api/v2/persons").await, 429);
         let reply = client.call("GET", "/api/v2/persons", Value::Null).await;

@@ -10,12 +10,13 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 /// Nothing came for so long: nothing will.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug)]
 pub struct Client {
     address: SocketAddr,
     pub headers: Vec<(String, String)>,
+    pub patience: Duration,
 }
 
 /// What came.
@@ -43,7 +44,7 @@ pub enum Lost {
 
 impl Client {
     pub fn new(address: SocketAddr, token: &str) -> Self {
-        Self { address, headers: vec![("x-api-token".to_owned(), token.to_owned())] }
+        Self { address, headers: vec![("x-api-token".to_owned(), token.to_owned())], patience: PATIENCE }
     }
 
     /// One call on a connection of its own.
@@ -67,7 +68,7 @@ impl Client {
             let body = serde_json::from_str(&text).unwrap_or_default();
             Ok(Reply { status: head.status.as_u16(), headers: head.headers, text, body })
         };
-        tokio::time::timeout(PATIENCE, whole).await.unwrap_or(Err(Lost::Silent))
+        tokio::time::timeout(self.patience, whole).await.unwrap_or(Err(Lost::Silent))
     }
 
     pub async fn call(&self, method: &str, target: &str, body: Value) -> Reply {

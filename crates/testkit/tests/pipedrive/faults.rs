@@ -31,7 +31,10 @@ async fn each_fault_does_what_it_says() {
         (Fault::Daily429, Ok((429, "{\"success\":false,\"error\":\"daily request budget exceeded\"")), false),
     ];
     for (fault, seen, done) in cases {
-        let (server, client) = server(roomy()).await;
+        let (server, mut client) = server(roomy()).await;
+        if matches!(seen, Err(Lost::Silent)) {
+            client.patience = Duration::from_secs(3);
+        }
         server.faults().add(On::route("POST", "/api/v2/persons"), 1..2, fault.clone());
         let post = async |name: &str| {
             let reply = client
