@@ -136,22 +136,27 @@ fn seconds(headers: &HeaderMap, name: &str) -> Option<Duration> {
 /// The vendor's words, with what it says of single fields.
 fn words(body: &Body) -> String {
     let mut parts: Vec<String> = vec![];
-    let mut add = |text: String| {
-        if !text.is_empty() && !parts.contains(&text) {
-            parts.push(text);
+    {
+        let mut add = |text: String| {
+            if !text.is_empty() && !parts.contains(&text) {
+                parts.push(text);
+            }
+        };
+        for value in [&body.error, &body.code] {
+            add(value.as_ref().map(plain).unwrap_or_default());
         }
-    };
-    for value in [&body.error, &body.code] {
-        add(value.as_ref().map(plain).unwrap_or_default());
-    }
-    for text in [&body.message, &body.error_info] {
-        let text = text.clone().unwrap_or_default();
-        // The same advice stands under every error.
-        if !text.starts_with("Please check developers.pipedrive.com") {
-            add(text);
+        for text in [&body.message, &body.error_info] {
+            let text = text.clone().unwrap_or_default();
+            // The same advice stands under every error.
+            if !text.starts_with("Please check developers.pipedrive.com") {
+                add(text);
+            }
         }
     }
-    add(body.details.as_ref().map(plain).unwrap_or_default());
+    // They say the same once more, field by field.
+    if parts.is_empty() {
+        parts.extend(body.details.as_ref().map(plain).filter(|text| !text.is_empty()));
+    }
     if parts.is_empty() { "it gave no reason".to_owned() } else { excerpt(&parts.join("; ")) }
 }
 

@@ -50,7 +50,23 @@ pub struct Purse {
     current: Mutex<Arc<Budget>>,
     /// The config does not say which plan it is.
     learns: bool,
+    unit: Mutex<Unit>,
 }
+
+/// What the header `x-daily-requests-left` counts. It was documented before there were tokens, as requests that write; whether it counts
+/// tokens now is not. So its fall is held against what was spent, and it is believed once that has told.
+#[derive(Clone, Copy, Debug)]
+enum Unit {
+    /// The first answer's, and what was spent since.
+    Unknown { first: Option<u64>, spent: u64 },
+    /// It counts tokens, or falls faster because others spend too.
+    Tokens,
+    /// It counts writes, of five tokens each.
+    Writes,
+}
+
+/// What has to be spent before the fall of a header says what it counts.
+const TELLING: u64 = 50;
 
 impl Purse {
     /// The budget of `account`.
@@ -67,11 +83,38 @@ impl Purse {
         // Who does not say is taken for the smallest, until an answer says more.
         let burst = Burst { requests: options.plan.unwrap_or(Plan::Lite).burst(), window: WINDOW };
         let budget = Budget { account, burst: Some(burst), day };
-        Ok(Self { current: Mutex::new(Arc::new(budget)), learns: options.plan.is_none() })
+        Ok(Self {
+            current: Mutex::new(Arc::new(budget)),
+            learns: options.plan.is_none(),
+            unit: Mutex::new(Unit::Unknown { first: None, spent: 0 }),
+        })
     }
     /// The budget as it is known now.
     pub fn budget(&self) -> Arc<Budget> {
         Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+    /// Tokens left of the day, from a header of an answer to a call of this price; `None` while it is not known what the header counts.
+    pub fn day_left(&self, header: u64, tokens: u32) -> Option<u64> {
+        let mut unit = self.unit.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *unit {
+            Unit::Tokens => return Some(header),
+            Unit::Writes => return Some(header.saturating_mul(u64::from(WRITE))),
+            Unit::Unknown { first: first @ None, .. } => {
+                *first = Some(header);
+                return None;
+            }
+            Unit::Unknown { first: Some(first), spent } => {
+                *spent += u64::from(tokens);
+                if *spent < TELLING {
+                    return None;
+                }
+                // Answers overtake each other, so it need not be exact.
+                let counts_tokens = first.saturating_sub(header) * 2 > *spent;
+                *unit = if counts_tokens { Unit::Tokens } else { Unit::Writes };
+            }
+        }
+        drop(unit);
+        self.day_left(header, tokens)
     }
     /// An answer said how many requests fit into the window.
     pub fn learn(&self, requests: u32) {
@@ -88,6 +131,19 @@ impl Purse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_fall_of_a_header_says_what_it_counts() {
+        let check = |headers: &[u64], expected: &[Option<u64>]| {
+            let purse = Purse::new("x".to_owned(), &BudgetOptions::default()).unwrap();
+            let found: Vec<_> = headers.iter().map(|header| purse.day_left(*header, LIST)).collect();
+            assert_eq!(found, expected, "{headers:?}");
+        };
+        check(&[900, 890, 880, 870, 860, 850, 840], &[None, None, None, None, None, Some(850), Some(840)]);
+        check(&[900, 890, 880, 870, 860, 200], &[None, None, None, None, None, Some(200)]);
+        check(&[900, 898, 896, 894, 892, 890, 888], &[None, None, None, None, None, Some(4450), Some(4440)]);
+        check(&[900; 7], &[None, None, None, None, None, Some(4500), Some(4500)]);
+    }
 
     #[test]
     fn plans_have_budgets() {

@@ -225,7 +225,11 @@ impl Crm {
         if let Some(requests) = answers::window(&headers) {
             purse.learn(requests);
         }
-        ctx.told(&purse.budget(), answers::told(status, &headers, &text))?;
+        let mut told = answers::told(status, &headers, &text);
+        if told.day_over.is_none() {
+            told.day_left = told.day_left.and_then(|left| purse.day_left(left, asked.tokens));
+        }
+        ctx.told(&purse.budget(), told)?;
         match answers::judge(status, &headers, &text) {
             Judged::Done => body.map(Answer::Done).map_err(lost),
             Judged::Refused(refused) => Ok(Answer::Refused(refused)),

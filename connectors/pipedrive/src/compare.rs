@@ -69,8 +69,11 @@ pub fn differing(mapped: &[Mapped], desired: &Desired, record: &Record) -> Vec<(
     }
     let there = from_text(&record.values);
     let differs = |(at, old): (usize, Value)| {
-        let keeps = mapped[at].only_empty && !is_empty(&mapped[at].field.kind, &old);
-        (old != desired.values[at] && !keeps).then_some((at, old))
+        let kind = &mapped[at].field.kind;
+        let keeps = mapped[at].only_empty && !is_empty(kind, &old);
+        // An empty address of a row takes nobody's away: it is not known whether a list of none clears them.
+        let none = *kind == Kind::Standard(Standard::Contacts) && desired.values[at].is_null();
+        (old != desired.values[at] && !keeps && !none).then_some((at, old))
     };
     there.into_iter().enumerate().take(mapped.len()).filter_map(differs).collect()
 }

@@ -13,6 +13,13 @@ use crate::{
     shape::{Ask, Shape},
 };
 
+/// So many ids a list can be asked for at once.
+const IDS: usize = 100;
+/// So many are asked for in all.
+const IDS_ASKED: usize = 20 * IDS;
+/// Nobody deletes so many records between two pages.
+const WIDEST_GAP: u64 = 500;
+
 /// Records of one kind. What is asked of them is looked up, and they are listed, when somebody first needs it.
 pub struct Existing {
     /// The account.
@@ -103,76 +110,97 @@ impl Existing {
     async fn list(&self, shape: &Shape) -> Result<Index> {
         let mut index = Index::default();
         let entity = shape.entity;
-        self.pages(shape, entity.path(), None, |_, key, record| {
+        let by_id = [("sort_by", "id"), ("sort_direction", "asc")];
+        let mut take = |_, key, record| {
             index.insert(key, record);
             true
-        })
-        .await?;
+        };
+        let gaps = self.pages(shape, entity.path(), None, &by_id, &mut take).await?;
         if entity == Entity::Deals {
             // A deal that was put away is there all the same: it is not made a second time.
-            self.pages(shape, "deals/archived", Some(State::Archived), |_, key, record| {
-                index.insert(key, record);
-                true
-            })
-            .await?;
+            self.pages(shape, "deals/archived", Some(State::Archived), &by_id, &mut take).await?;
         }
+        index.gaps = gaps;
         index.shrink();
         tracing::debug!(%entity, records = index.keyed(), "listed what exists");
         Ok(index)
     }
 
-    /// Records made since the one with the id `after`, newest first; `take` says whether to go on.
+    /// Makes sure of what the pages may have left out. A vendor's cursor may be a number of records, and then a record that somebody
+    /// deletes while the pages are read shifts the next one out of sight, which would be made a second time. It can only be one whose id lies
+    /// between two pages, and few ids do: they are asked for before the first create, and never where nothing is to be made.
+    ///
+    /// # Errors
+    /// Of the calls.
+    pub async fn close_gaps(&self) -> Result<bool> {
+        let (shape, index) = (self.shape().await?, self.index().await?);
+        let gaps = lock(index).gaps.clone();
+        let near = gaps.iter().filter(|(last, first)| first - last <= WIDEST_GAP);
+        let ids: Vec<u64> = near.flat_map(|(last, first)| last + 1..*first).take(IDS_ASKED).collect();
+        let mut found = false;
+        for ids in ids.chunks(IDS) {
+            let ids = ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+            let mut take = |_, key, record| {
+                lock(index).insert(key, record);
+                found = true;
+                true
+            };
+            self.pages(shape, shape.entity.path(), None, &[("ids", &ids)], &mut take).await?;
+        }
+        lock(index).gaps.clear();
+        Ok(found)
+    }
+
+    /// Records made since the one with the id `after`, newest first, given to `take`.
     ///
     /// # Errors
     /// Of the calls.
     pub async fn newest(&self, after: u64, mut take: impl FnMut(Option<String>, Record) + Send) -> Result<()> {
         let shape = self.shape().await?;
-        self.pages_by(shape, shape.entity.path(), None, "desc", |id, key, record| {
+        let newest = [("sort_by", "id"), ("sort_direction", "desc")];
+        let mut take = |id, key, record| {
             if id > after {
                 take(key, record);
             }
             id > after
-        })
-        .await
+        };
+        self.pages(shape, shape.entity.path(), None, &newest, &mut take).await.map(drop)
     }
 
+    /// Reads pages until there are no more, or `take` has enough. Returns the ids between which two pages meet.
     async fn pages(
         &self,
         shape: &Shape,
         path: &str,
         state: Option<State>,
-        take: impl FnMut(u64, Option<String>, Record) -> bool + Send,
-    ) -> Result<()> {
-        self.pages_by(shape, path, state, "asc", take).await
-    }
-
-    /// Reads pages in the order of ids until there are no more, or `take` has enough.
-    async fn pages_by(
-        &self,
-        shape: &Shape,
-        path: &str,
-        state: Option<State>,
-        direction: &str,
-        mut take: impl FnMut(u64, Option<String>, Record) -> bool + Send,
-    ) -> Result<()> {
+        query: &[(&str, &str)],
+        take: &mut (dyn FnMut(u64, Option<String>, Record) -> bool + Send),
+    ) -> Result<Vec<(u64, u64)>> {
         let keys = shape.custom_keys();
-        let mut query = vec![("sort_by", "id"), ("sort_direction", direction)];
+        let mut query = query.to_vec();
         query.extend(keys.as_deref().map(|keys| ("custom_fields", keys)));
         let what = format!("list {path}");
-        let mut cursor: Option<String> = None;
+        let (mut cursor, mut last): (Option<String>, _) = (None, None);
+        let mut gaps = vec![];
         loop {
             let body = self.crm.list(&what, path, &query, cursor.as_deref(), Effect::Read).await?;
             let page = page::read(&body, &shape.wanted).map_err(|error| error.at(what.as_str()))?;
+            if let (Some(last), Some(first)) = (last, page.records.first())
+                && first.id > last + 1
+            {
+                gaps.push((last, first.id));
+            }
+            last = page.records.last().map(|record| record.id).or(last);
             for listed in &page.records {
                 let (key, record) = shape.record(listed, state);
                 if !take(listed.id, key, record) {
-                    return Ok(());
+                    return Ok(gaps);
                 }
             }
             match page.next {
                 // A cursor that stands still would never end.
                 Some(next) if Some(&next) != cursor.as_ref() => cursor = Some(next),
-                _ => return Ok(()),
+                _ => return Ok(gaps),
             }
         }
     }

@@ -106,6 +106,8 @@ pub struct Index {
     pub highest: u64,
     /// Records without a key: known, and never touched.
     pub keyless: u64,
+    /// Ids between which two pages met, with others in between: one of those may have been shifted out of sight.
+    pub gaps: Vec<(u64, u64)>,
 }
 
 impl Index {

@@ -24,7 +24,7 @@ use crate::{
     config::{OnMissing, SinkOptions, Source},
     existing::{Existing, Link},
     index::{Slot, State},
-    rows::{Job, Planner, Twin},
+    rows::{Job, Planner, Twin, Work},
     send::{Came, Sender},
     shape::{Ask, Shape},
 };
@@ -218,7 +218,12 @@ impl Open {
             lookups.push((Arc::clone(linked), linked.shape().await?));
         }
         let options = Arc::clone(&self.options);
-        let planned = Planner { options: &options, shape, index, linked: &lookups }.plan(rows)?;
+        let planner = Planner { options: &options, shape, index, linked: &lookups };
+        let mut planned = planner.plan(rows)?;
+        let creates = planned.jobs.iter().any(|job| matches!(job.work, Work::Create));
+        if creates && !crate::existing::lock(index).gaps.is_empty() && existing.close_gaps().await? {
+            planned = planner.plan(rows)?;
+        }
         self.report(&planned.twins)?;
         self.crm.ctx().equal(planned.equal);
         wrote.known += planned.equal + planned.left_out;
