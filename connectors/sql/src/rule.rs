@@ -1,0 +1,139 @@
+//! Where the disk shuffle goes into a plan: a rule of the physical optimizer, the last one.
+//!
+//! DataFusion plans joins and aggregates over rows that are split by their key into as many partitions as there are to be parts. The
+//! rule
+//!
+//! * splits them on disk instead of in memory, so that a join or an aggregate works part by part: a grace hash join;
+//! * puts a spool over every input that no shuffle takes in (the sides of a cross join, a sort): whatever comes can then be laid
+//!   aside at once, and no input ever waits for another;
+//! * gathers parts a few at a time.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use datafusion::{
+    common::tree_node::{Transformed, TreeNode as _},
+    config::ConfigOptions,
+    error::Result,
+    physical_expr::Partitioning,
+    physical_optimizer::PhysicalOptimizerRule,
+    physical_plan::{
+        ExecutionPlan, ExecutionPlanProperties as _,
+        aggregates::AggregateExec,
+        coalesce_partitions::CoalescePartitionsExec,
+        coop::CooperativeExec,
+        filter::FilterExec,
+        limit::{GlobalLimitExec, LocalLimitExec},
+        projection::ProjectionExec,
+        repartition::RepartitionExec,
+        sorts::{sort::SortExec, sort_preserving_merge::SortPreservingMergeExec},
+    },
+};
+
+use crate::{
+    input::InputExec,
+    shuffle::{GatherExec, ShuffleExec},
+};
+
+/// The rule.
+#[derive(Debug)]
+pub(crate) struct DiskShuffle {
+    threads: usize,
+    ids: AtomicUsize,
+}
+
+impl DiskShuffle {
+    pub(crate) fn new(threads: usize) -> Self {
+        Self { threads, ids: AtomicUsize::new(0) }
+    }
+    fn id(&self) -> usize {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// One operator of DataFusion's by those of ours.
+    fn replace(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+        if let Some(repartition) = plan.downcast_ref::<RepartitionExec>()
+            && let Partitioning::Hash(key, parts) = repartition.partitioning()
+        {
+            let input = Arc::clone(repartition.input());
+            let merges = repartition.preserve_order() && input.output_partitioning().partition_count() > 1;
+            let shuffle = ShuffleExec::by(self.id(), input, key.clone(), *parts);
+            // Several tasks write, so the order is made anew.
+            return Ok(Transformed::yes(match plan.output_ordering() {
+                Some(order) if merges => {
+                    Arc::new(SortExec::new(order.clone(), shuffle).with_preserve_partitioning(true))
+                }
+                _ => shuffle,
+            }));
+        }
+        if let Some(all) = plan.downcast_ref::<CoalescePartitionsExec>() {
+            let gathered = GatherExec::over(Arc::clone(all.input()), self.threads);
+            return Ok(Transformed::yes(match all.fetch() {
+                Some(most) => Arc::new(GlobalLimitExec::new(gathered, 0, Some(most))),
+                None => gathered,
+            }));
+        }
+        if let Some(merge) = plan.downcast_ref::<SortPreservingMergeExec>()
+            && merge.input().output_partitioning().partition_count() > 1
+        {
+            // A merge reads all parts at once. A sort that keeps only the first rows of each part is worth having all the same.
+            let sorted = merge.input().downcast_ref::<SortExec>().filter(|sort| sort.fetch().is_none());
+            let input = Arc::clone(sorted.map_or(merge.input(), |sort| sort.input()));
+            let gathered = GatherExec::over(input, self.threads);
+            return Ok(Transformed::yes(Arc::new(
+                SortExec::new(merge.expr().clone(), gathered).with_fetch(merge.fetch()),
+            )));
+        }
+        Ok(Transformed::no(plan))
+    }
+
+    /// Puts spools where they are missing. True: what comes out still runs with an input's own speed.
+    fn lay_aside(&self, plan: Arc<dyn ExecutionPlan>) -> Result<(Arc<dyn ExecutionPlan>, bool)> {
+        if plan.is::<InputExec>() {
+            return Ok((plan, true));
+        }
+        let streams = plan.is::<FilterExec>()
+            || plan.is::<ProjectionExec>()
+            || plan.is::<AggregateExec>()
+            || plan.is::<CooperativeExec>()
+            || plan.is::<LocalLimitExec>()
+            || plan.is::<GlobalLimitExec>();
+        let (mut children, mut live) = (vec![], false);
+        for child in plan.children() {
+            let (child, open) = self.lay_aside(Arc::clone(child))?;
+            live |= open && streams;
+            if let (true, Some(shuffle)) = (open, plan.downcast_ref::<ShuffleExec>()) {
+                return Ok((shuffle.eager(child), false));
+            }
+            children.push(if open && !streams { ShuffleExec::aside(self.id(), child) } else { child });
+        }
+        let plan = if children.is_empty() { plan } else { with_children(plan, children)? };
+        Ok((plan, live))
+    }
+}
+
+/// The same operator over other children.
+pub(crate) fn with_children(
+    plan: Arc<dyn ExecutionPlan>,
+    children: Vec<Arc<dyn ExecutionPlan>>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    datafusion::physical_plan::replace_children_if_necessary(plan, children)
+}
+
+impl PhysicalOptimizerRule for DiskShuffle {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let plan = plan.transform_up(|plan| self.replace(plan))?.data;
+        let (plan, live) = self.lay_aside(plan)?;
+        let plan = if live { ShuffleExec::aside(self.id(), plan) } else { plan };
+        // The end of it is read as one.
+        Ok(if plan.output_partitioning().partition_count() > 1 { GatherExec::over(plan, self.threads) } else { plan })
+    }
+    fn name(&self) -> &'static str {
+        "disk_shuffle"
+    }
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
