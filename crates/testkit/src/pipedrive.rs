@@ -21,9 +21,12 @@
 //! # }
 //! ```
 //!
+//! Started as a program, it tells its log under `/simulator/log` and `/simulator/calls`, and takes `{"advance": seconds}` under
+//! `/simulator/clock`.
+//!
 //! What is not simulated: leads, projects, filters, followers, files, products of deals, permissions, webhooks, required fields.
 //! What goes beyond what is known of the real one: the words and details of errors; a link to a record that is not there is a 400; what
-//! is changed is found by searching at once (what is created, after the lag); a deal keeps the id of its person when that is deleted.
+//! is changed is found by searching at once (what is created, after the lag).
 
 use std::{
     net::SocketAddr,
@@ -36,6 +39,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 mod account;
 mod budget;
 mod clock;
+mod control;
 mod faults;
 mod fields;
 mod list;

@@ -236,6 +236,8 @@ async fn pipedrive(options: &[String]) -> Result<(), String> {
     println!("token     {token} in the header x-api-token");
     println!("budget    {} tokens a day, {} calls in 2 s", account.tokens_a_day(), plan.burst());
     println!("try       curl -H 'x-api-token: {token}' {}/api/v2/dealFields", server.url());
+    println!("calls     curl {}/simulator/log", server.url());
+    println!("next day  curl -d '{{\"advance\": 86400}}' {}/simulator/clock", server.url());
     println!("stop      Ctrl-C");
     tokio::select! {
         () = server.serve() => {}

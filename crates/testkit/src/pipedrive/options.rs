@@ -227,6 +227,8 @@ pub struct Unsettled {
     pub contacts_are_merged: bool,
     /// The status of a creation: 200 or 201.
     pub created_status: u16,
+    /// Whether what links to a person or organization is unlinked when that is deleted; else it keeps the id.
+    pub deletion_unlinks: bool,
     /// What is said of deleted records.
     pub deleted: Deleted,
     /// How pages follow each other.
@@ -257,6 +259,7 @@ impl Default for Unsettled {
             null_custom_fields: true,
             contacts_are_merged: false,
             created_status: 200,
+            deletion_unlinks: false,
             deleted: Deleted::default(),
             cursors: Cursors::default(),
             name_split: NameSplit::default(),
@@ -283,6 +286,7 @@ impl Unsettled {
             null_custom_fields: false,
             contacts_are_merged: true,
             created_status: 201,
+            deletion_unlinks: true,
             deleted: Deleted::Readable,
             cursors: Cursors::Offset,
             name_split: NameSplit::Last,

@@ -22,6 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Account, Clock, PipedriveOptions,
     budget::{Budget, Left, Stop},
+    control,
     faults::{Fault, Faults},
     log::{Call, Kind, Log},
     oauth::Tokens,
@@ -133,6 +134,12 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answe
         headers: head.headers,
         body: body.to_bytes(),
     };
+    if asked.path.starts_with(control::PATH) {
+        return Ok(match control::answer(&shared, &asked.method, &asked.path, &asked.body) {
+            Ok(body) => whole(200, &body),
+            Err(refusal) => refused(refusal),
+        });
+    }
     let text = String::from_utf8_lossy(&asked.body);
     let faults = shared.faults.due(&asked.method, &asked.path, &asked.query, &text);
     let mut call = Call {

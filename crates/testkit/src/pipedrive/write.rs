@@ -66,6 +66,20 @@ impl State {
         if let Some(row) = self.table_mut(entity).rows.get_mut(&id) {
             (row.deleted, row.update) = (Some(now), now);
         }
+        let link = match entity {
+            Entity::Persons => "person_id",
+            Entity::Organizations => "org_id",
+            _ => return Ok(()),
+        };
+        if self.options.unsettled.deletion_unlinks {
+            for entity in [Entity::Deals, Entity::Persons, Entity::Activities] {
+                let linked = self.table_mut(entity).rows.values_mut().filter(|row| row.int(link) == Some(id));
+                linked.for_each(|row| {
+                    row.set(link, Value::Null);
+                    row.update = now;
+                });
+            }
+        }
         Ok(())
     }
 

@@ -147,3 +147,26 @@ async fn headers_tell_one_thing_or_another() {
         assert_eq!(number("x-ratelimit-limit").is_some(), left.is_some());
     }
 }
+
+#[tokio::test]
+async fn who_started_it_as_a_program_sees_the_log_and_moves_the_clock() {
+    let (server, mut client) = server(PipedriveOptions { clock_stands: true, ..PipedriveOptions::default() }).await;
+    client.get("/api/v2/persons").await;
+    server.clock().advance(Duration::from_secs(3));
+    client.send("POST", "/api/v2/persons", json!({ "name": "x" })).await;
+    client.call("GET", "/api/v2/persons/9", Value::Null).await;
+    client.headers.clear();
+    let log = client.get("/simulator/log").await;
+    let expect = json!({
+        "calls": 3, "writes": 1, "kinds": { "create": 1, "get": 1, "list": 1 }, "statuses": { "200": 2, "404": 1 },
+        "tokens": 16, "tokens_left": 29_984, "busiest_window": 2, "window_limit": 20, "seconds": 3.0,
+    });
+    assert_eq!(log, expect);
+    let calls = client.get("/simulator/calls").await;
+    assert_eq!((&calls[1]["path"], &calls[1]["body"]), (&json!("/api/v2/persons"), &json!({ "name": "x" })));
+    let reply = client.call("POST", "/simulator/clock", json!({ "advance": 86_400 })).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(client.call("DELETE", "/simulator/log", Value::Null).await.body["tokens_left"], 30_000);
+    assert!(server.log().is_empty());
+    assert_eq!(client.call("GET", "/simulator/weather", Value::Null).await.status, 404);
+}

@@ -71,6 +71,37 @@ async fn what_others_do_between_pages_shifts_them_or_not() {
 }
 
 #[tokio::test]
+async fn with_keysets_every_record_that_stays_is_seen_once_whatever_others_do() {
+    for seed in 0..12u64 {
+        let (server, client) = server(roomy()).await;
+        let all = seed_persons(&server, 60);
+        // Between any two pages somebody deletes, adds and changes, elsewhere each time.
+        let step = std::sync::atomic::AtomicU64::new(seed);
+        let deleted = std::sync::Arc::new(std::sync::Mutex::new(vec![]));
+        let gone = std::sync::Arc::clone(&deleted);
+        let between = Fault::afterwards(move |account| {
+            let at = step.fetch_add(7, std::sync::atomic::Ordering::Relaxed);
+            let there = account.persons();
+            let victim = there[usize::try_from(at * 13).unwrap() % there.len()].id;
+            account.delete(Entity::Persons, victim);
+            gone.lock().unwrap().push(victim);
+            account.add(Entity::Persons, json!({ "name": "new" }));
+            let changed = account.persons()[usize::try_from(at * 5).unwrap() % 40].id;
+            account.edit(Entity::Persons, changed, json!({ "name": format!("changed {at}") }));
+        });
+        server.faults().add(On::route("GET", "/api/v2/persons"), .., between);
+        let seen = pages(&client, "/api/v2/persons?limit=9").await.concat();
+        let deleted = deleted.lock().unwrap().clone();
+        let mut once = seen.clone();
+        once.dedup();
+        assert_eq!(once, seen, "seed {seed}: in order, each once");
+        for id in all.iter().filter(|id| !deleted.contains(id)) {
+            assert!(seen.contains(id), "seed {seed}: {id} is missing");
+        }
+    }
+}
+
+#[tokio::test]
 async fn deals_are_filtered_and_archived_ones_are_a_list_of_their_own() {
     let (server, client) = server(roomy()).await;
     let account = server.account();

@@ -216,7 +216,9 @@ async fn what_is_not_established_can_be_either_way() {
         if other {
             assert_eq!(reply.body["data"]["emails"].as_array().unwrap().len(), 2, "{}", reply.text);
         }
+        server.account().add(Entity::Deals, json!({ "title": "hers", "person_id": 1 }));
         server.account().delete(Entity::Persons, 1);
+        assert_eq!(server.account().deals()[0].get("person_id"), &if other { Value::Null } else { json!(1) });
         assert_eq!(client.call("GET", "/api/v2/persons/1", Value::Null).await.status, if other { 200 } else { 404 });
         assert_eq!(client.call("PATCH", "/api/v2/persons/1", json!({ "name": "x" })).await.status, 404);
     }
