@@ -128,6 +128,10 @@ pub(crate) fn of(error: &DataFusionError, query: &str, inputs: &[Name]) -> Error
                 let table = table.rsplit('.').next().unwrap_or(table);
                 return no_table(table, span.or_else(|| Place::find(query, table)), inputs);
             }
+            if message.contains("require unique expression names") {
+                let error = Error::config("the result of a part of it has two columns of one name");
+                return at(span, error.hint("name each column, as in `orders.id as order_id`"));
+            }
             let (message, hint) = match message.split_once("Did you mean '") {
                 Some((message, meant)) => (message, meant.split('\'').next()),
                 None => (message.as_str(), None),
@@ -145,7 +149,19 @@ pub(crate) fn of(error: &DataFusionError, query: &str, inputs: &[Name]) -> Error
                 },
             )
         }
+        DataFusionError::NotImplemented(message) if message.contains("a single SQL statement") => {
+            at(span, Error::config("it is more than one statement").hint("write one query: `select … from …`"))
+        }
         DataFusionError::NotImplemented(message) => at(span, Error::config(lower(message))),
+        DataFusionError::Internal(message) if message.contains("failed to match any signature") => {
+            // `Function 'sum' failed …, errors: Error during planning: why,Error during planning: …`
+            let why = message
+                .split("Error during planning: ")
+                .nth(1)
+                .map_or(message.as_str(), |why| why.trim_end_matches(','));
+            let place = span.or_else(|| Place::find(query, message.split('\'').nth(1)?));
+            at(place, Error::config(lower(why)))
+        }
         other => at(span, Error::config("it cannot be planned").because(lower(&other.strip_backtrace()))),
     }
 }

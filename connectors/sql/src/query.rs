@@ -96,6 +96,8 @@ fn session(options: &SqlOptions, runtime: Arc<RuntimeEnv>) -> SessionContext {
     all.execution.sort_in_place_threshold_bytes = (memory / 64).min(1 << 20);
     // Rows come in by one channel per input: there is nothing to deal out.
     all.optimizer.enable_round_robin_repartition = false;
+    // What a subquery gives is joined, like all else that is read; otherwise it would be looked for before it is there.
+    all.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     // They wait for every build side, and what is read part by part has one after the other.
     all.optimizer.enable_dynamic_filter_pushdown = false;
     all.optimizer.enable_join_dynamic_filter_pushdown = false;

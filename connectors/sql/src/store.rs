@@ -210,6 +210,12 @@ impl Writer {
         if rows.num_rows() == 0 {
             return Ok(());
         }
+        if rows.num_columns() == 0 {
+            // `count(*)` reads no column: there is nothing to write, and no key.
+            self.parts.iter_mut().for_each(|part| part.rows += rows.num_rows());
+            self.gathered.push(rows);
+            return Ok(());
+        }
         // Besides the rows, a place and an index of each are held while they are split.
         const BESIDE: usize = size_of::<u16>() + size_of::<(usize, usize)>();
         let bytes =

@@ -253,8 +253,8 @@ impl Transform for Sql {
             gathering @ State::Gathering(_) => {
                 self.state = gathering;
                 let Some(inputs) = self.known(|name| self.planned(name)?.schema().cloned()) else {
-                    return Err(Error::data("an input gave no rows, and its columns are not known")
-                        .hint("declare `columns` at its source"));
+                    return Err(Error::data(format!("{} gave no rows, and its columns are not known", self.silent()))
+                        .hint("declare `columns` at its source, or let it give a header"));
                 };
                 self.begin(inputs).await?
             }
@@ -289,6 +289,12 @@ impl Sql {
             Some((name.clone(), came.or_else(|| otherwise(name))?))
         };
         gathering.inputs.iter().map(schema).collect()
+    }
+    /// The inputs that have given nothing.
+    fn silent(&self) -> String {
+        let State::Gathering(gathering) = &self.state else { return String::new() };
+        let silent = gathering.inputs.iter().filter(|name| !gathering.aside.contains_key(*name));
+        silent.map(|name| format!("input {name}")).collect::<Vec<_>>().join(", ")
     }
     async fn begin(&mut self, inputs: Vec<(Name, SchemaRef)>) -> Result<Running> {
         match std::mem::replace(&mut self.state, State::Done) {

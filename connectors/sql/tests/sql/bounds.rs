@@ -7,7 +7,7 @@ use arrow_schema::{DataType, Field, Schema};
 use towpath_connector_sql::{Narrow, Sql, SqlOptions};
 use towpath_core::{Context, Result, Size, Transform as _};
 
-use crate::kit::{Kept, options, run, text};
+use crate::kit::{Kept, nothing_left, options, run, text};
 
 /// Rows with a key and some bytes beside it.
 fn rows(keys: impl Iterator<Item = i64> + Clone) -> RecordBatch {
@@ -93,7 +93,7 @@ async fn the_disk_has_a_limit() {
     let options = SqlOptions { max_spill: Size(1 << 20), ..little(query, folder.path()) };
     let error = run(options, &batches).await.unwrap_err();
     insta::assert_snapshot!(format!("{error}; {}", error.what_to_do().unwrap()));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    nothing_left(folder.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,7 +105,7 @@ async fn what_cannot_be_split_says_so() {
     let error = run(little(query, folder.path()), &batches).await.unwrap_err();
     assert!(error.to_string().contains("the query does not fit into 8MiB"), "{error}");
     assert_eq!(error.what_to_do(), Some("raise `memory`, or split the query"));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    nothing_left(folder.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -127,3 +127,15 @@ pub fn oracle(query: &str, tables: &[(&str, RecordBatch)], sorted: bool) -> Vec<
     }
     lines
 }
+
+/// Waits for the folder to be empty: tasks that are aborted end when they are next looked at.
+pub async fn nothing_left(folder: &Path) {
+    let left = || std::fs::read_dir(folder).unwrap().count();
+    for _ in 0..500 {
+        if left() == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{} folders are left behind", left());
+}

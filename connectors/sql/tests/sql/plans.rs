@@ -45,7 +45,7 @@ fn what_is_wrong_has_a_place_and_the_nearest_name() {
         "select 1 as a\nfrom custmers",
         "select 1 as a from somewhere_else",
         "select 1 as a from other.orders",
-        "select order_id, from orders",
+        "select order_id orders from",
         "selekt 1",
         "select 'a from orders",
         "select sume(amount) as a from payments",
