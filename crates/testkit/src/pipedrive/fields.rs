@@ -168,7 +168,11 @@ impl FieldSet {
         if !entity.has_fields() {
             return set;
         }
-        let there = entity.fields().iter().filter(|field| field.set != Set::WithContactSync || options.contact_sync);
+        let there = entity.fields().iter().filter(|field| match field.set {
+            Set::WithContactSync => options.contact_sync,
+            Set::Unshown => false,
+            _ => true,
+        });
         for (field, id) in there.zip(first..) {
             let choices = match field.shape {
                 Shape::Labels => ["Customer", "Hot lead", "Warm lead", "Cold lead"].as_slice(),

@@ -42,6 +42,8 @@ pub(super) enum Set {
     Always,
     /// Who has the app "Contact Sync"; for all others such a request is refused with 403.
     WithContactSync,
+    /// Taken, and shown to who asks for it.
+    Unshown,
 }
 
 /// A field that every account has.
@@ -66,7 +68,7 @@ const fn always(key: &'static str, name: &'static str, field_type: &'static str,
     Standard { key, name, field_type, shape, set, nullable: false }
 }
 
-use Set::{Always, Never, Once, WithContactSync};
+use Set::{Always, Never, Once, Unshown, WithContactSync};
 use Shape::{
     Address, Boolean, Choice, Contacts, Currency, Date, Instant, Integer, Json, Labels, Number, Record, Text, User,
     Visible,
@@ -131,6 +133,14 @@ const PERSONS: &[Standard] = &[
     field("im", "Instant messenger", "varchar", Contacts, WithContactSync),
     field("birthday", "Birthday", "date", Date, WithContactSync),
     field("job_title", "Job title", "varchar", Text(255), WithContactSync),
+    // Of the app "Marketing".
+    field(
+        "marketing_status",
+        "Marketing status",
+        "varchar",
+        Choice(&["no_consent", "unsubscribed", "subscribed", "archived"]),
+        Unshown,
+    ),
 ];
 
 const ORGANIZATIONS: &[Standard] = &[
@@ -186,7 +196,7 @@ const ACTIVITIES: &[Standard] = &[
     field("update_time", "Update time", "date", Instant, Never),
     field("deal_id", "Deal", "deal", Record(Entity::Deals), Always),
     field("lead_id", "Lead", "lead", Text(36), Always),
-    field("person_id", "Contact person", "people", Record(Entity::Persons), Never),
+    field("person_id", "Contact person", "people", Record(Entity::Persons), Always),
     field("org_id", "Organization", "org", Record(Entity::Organizations), Always),
     field("project_id", "Project", "project", Integer, Always),
     field("due_date", "Due date", "date", Date, Always),

@@ -226,7 +226,8 @@ impl State {
     fn show(&self, entity: Entity, row: &Row, view: &View, mut put: impl FnMut(&str, &Value)) {
         let empty = Value::Array(vec![]);
         for field in entity.fields() {
-            let hidden = (field.set == Set::WithContactSync && !self.options.contact_sync)
+            let hidden = (field.set == Set::Unshown && !view.include.contains(&field.key))
+                || (field.set == Set::WithContactSync && !self.options.contact_sync)
                 || (field.key == "attendees" && !view.include.contains(&"attendees"));
             if hidden {
                 continue;

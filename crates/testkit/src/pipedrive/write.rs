@@ -156,7 +156,7 @@ impl State {
                     Set::Never => false,
                     Set::Once => is_new,
                     Set::Always => !part_of_name || unsettled.name_parts_writable,
-                    Set::WithContactSync => true,
+                    Set::WithContactSync | Set::Unshown => true,
                 }
             });
             let Some(field) = known else {
@@ -319,6 +319,9 @@ fn settle_activity(row: &mut Row, given: &[&str], now: i64) {
         let primary = participants.iter().find(|each| each.get("primary") == Some(&json!(true)));
         let person = primary.or(participants.first()).and_then(|each| each.get("person_id")).cloned();
         row.set("person_id", person.unwrap_or_default());
+    } else if given.contains(&"person_id") {
+        let person = row.int("person_id").map(|id| json!([{ "person_id": id, "primary": true }]));
+        row.set("participants", person.unwrap_or_default());
     }
     let done = row.get("done") == &json!(true);
     match (done, row.get("marked_as_done_time").is_null()) {

@@ -1,5 +1,19 @@
 // What the vendor's own client library makes of the simulator: node pipedrive_client.cjs URL TOKEN. A line for each step.
+const fs = require("node:fs");
+const path = require("node:path");
 const { v1, v2 } = require("pipedrive");
+
+// The keys of a model that was generated from the vendor's specification.
+const models = path.join(path.dirname(require.resolve("pipedrive/v2")), "models");
+const keys = (...names) =>
+  names.flatMap((name) => [...fs.readFileSync(path.join(models, `${name}.d.ts`), "utf8").matchAll(/^ {4}'(\w+)'\??:/gm)].map((found) => found[1]));
+// What an answer lacks of its model, and what it has beyond.
+const compare = (what, answer, ...names) => {
+  const [given, known] = [Object.keys(answer), keys(...names)];
+  const lacks = known.filter((key) => !given.includes(key));
+  const beyond = given.filter((key) => !known.includes(key));
+  tell("model", what, known.length, "keys, lacks", lacks, "beyond", beyond);
+};
 
 const [url, token] = process.argv.slice(2);
 const two = new v2.Configuration({ apiKey: token, basePath: `${url}/api/v2` });
@@ -15,6 +29,21 @@ const refused = async (what, work) => {
   } catch (error) {
     tell(what, error.code ?? error.errorCode ?? "no code", error.error ?? String(error));
   }
+};
+
+// The keys of a request's model that the server does not know: null is wrong for some, but none may be unknown.
+const accept = async (what, target, method, ...names) => {
+  const unknown = [];
+  for (const key of keys(...names)) {
+    const body = JSON.stringify({ [key]: null });
+    const headers = { "x-api-token": token, "content-type": "application/json" };
+    let answer;
+    while ((answer = await fetch(`${url}/api/v2/${target}`, { method, headers, body })).status === 429) {
+      await new Promise((done) => setTimeout(done, 500));
+    }
+    if ((await answer.text()).includes("Unrecognized key")) unknown.push(key);
+  }
+  tell("request", what, keys(...names).length, "keys, not known:", unknown);
 };
 
 async function main() {
@@ -81,6 +110,32 @@ async function main() {
   const note = await new v1.NotesApi(one).addNote({ AddNoteRequest: { content: "hello", deal_id: 1 } });
   tell("note", note.data.content, note.data.deal_id);
   tell("currencies", (await new v1.CurrenciesApi(one).getCurrencies({ term: "" })).data.length > 5);
+
+  compare("deal", won.data, "deal");
+  compare("person", renamed.data, "person");
+  compare("organization", organization.data, "organization-item");
+  compare("activity", activity.data, "activity-item");
+  compare("product", product.data, "base-product-all-of", "base-product-all-of1", "get-deals-products-response-data-inner-all-of2", "prices-array");
+  compare("pipeline", pipelines.data[0], "get-pipelines-response-all-of-data-inner");
+  compare("stage", stages.data[0], "stage-item");
+  const included = await new v2.DealFieldsApi(two).getDealFields({ include_fields: "ui_visibility,important_fields,required_fields" });
+  compare("field", included.data[0], "get-deal-fields200-response-data-inner");
+  const hit = (await deals.searchDeals({ term: "Order" })).data.items[0];
+  compare("hit", hit, "get-deal-search-response-all-of-data-items-inner");
+  compare("found deal", hit.item, "get-deal-search-response-all-of-data-items-inner-item");
+  compare("found person", (await persons.searchPersons({ term: "C3" })).data.items[0].item, "get-person-search-response-all-of-data-items-inner-item");
+
+  await accept("add deal", "deals", "POST", "add-deal-request");
+  await accept("update deal", "deals/1", "PATCH", "update-deal-request");
+  await accept("add person", "persons", "POST", "add-person-request");
+  await accept("update person", "persons/1", "PATCH", "update-person-request");
+  await accept("add organization", "organizations", "POST", "add-organization-request");
+  await accept("update organization", "organizations/1", "PATCH", "update-organization-request");
+  await accept("add activity", "activities", "POST", "add-activity-request");
+  await accept("add product", "products", "POST", "add-product-request-all-of", "base-product-all-of1", "product-request");
+  await accept("add pipeline", "pipelines", "POST", "add-pipeline-request");
+  await accept("add stage", "stages", "POST", "add-stage-request");
+  await accept("update stage", "stages/1", "PATCH", "update-stage-request");
 
   await refused("missing", persons.getPerson({ id: 99 }));
   await refused("invalid", deals.addDeal({ AddDealRequest: { title: "x", value: "12" } }));

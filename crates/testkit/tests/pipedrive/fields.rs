@@ -143,6 +143,8 @@ async fn products_activities_and_organizations_go_the_same_way() {
         (&activity["person_id"], &activity["done"], &activity["marked_as_done_time"]),
         (&json!(1), &json!(false), &Value::Null)
     );
+    let other = client.send("POST", "/api/v2/activities", json!({ "person_id": 1 })).await;
+    assert_eq!(other["participants"], json!([{ "person_id": 1, "primary": true }]));
     let done = client.send("PATCH", "/api/v2/activities/1", json!({ "done": true })).await;
     assert!(done["marked_as_done_time"].is_string());
     let organization = client

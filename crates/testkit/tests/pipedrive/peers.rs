@@ -24,7 +24,7 @@ async fn the_vendors_own_library_finds_what_it_expects() {
     let Some(modules) = modules().await else { return };
     let unsettled = Unsettled { search_lag: std::time::Duration::ZERO, abuse_after: 1000, ..Unsettled::default() };
     let options = PipedriveOptions {
-        plan: Plan::Growth,
+        plan: Plan::Premium,
         oauth: Some(OAuthApp::default()),
         unsettled,
         ..PipedriveOptions::default()
