@@ -18,9 +18,6 @@ pub struct Reject {
     pub row: Original,
     /// Where it stood in its partition, where that is known better than by piece and row.
     pub position: Option<RowPosition>,
-    /// What the sink that refuses it tells its rows apart by, as text: a later row of the same key takes its place. A sink whose dead letters are to
-    /// be sent again says it.
-    pub key: Option<String>,
 }
 
 /// The refused row, as it came.
@@ -48,30 +45,17 @@ pub struct RowPosition {
 impl Reject {
     /// Row `row` of the batch in hand, refused for its data.
     pub fn row(row: usize, reason: impl Into<String>) -> Self {
-        Self {
-            kind: ErrorKind::Data,
-            reason: reason.into(),
-            column: None,
-            row: Original::Row(row),
-            position: None,
-            key: None,
-        }
+        Self { kind: ErrorKind::Data, reason: reason.into(), column: None, row: Original::Row(row), position: None }
     }
     /// Bytes that did not become a row.
     pub fn bytes(bytes: Bytes, position: RowPosition, reason: impl Into<String>) -> Self {
         let (kind, row) = (ErrorKind::Data, Original::Bytes(bytes));
-        Self { kind, reason: reason.into(), column: None, row, position: Some(position), key: None }
+        Self { kind, reason: reason.into(), column: None, row, position: Some(position) }
     }
     /// Names the column at fault.
     #[must_use]
     pub fn column(mut self, column: impl Into<String>) -> Self {
         self.column = Some(column.into());
-        self
-    }
-    /// Says by what its sink tells it apart from others.
-    #[must_use]
-    pub fn key(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(key.into());
         self
     }
     /// Another kind than data.

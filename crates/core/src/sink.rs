@@ -108,6 +108,13 @@ pub trait Sink: Send {
     /// with the checkpoint's before the first write.
     async fn schema(&mut self, schema: &SchemaRef) -> Result<Option<String>>;
 
+    /// The columns of its input by which it tells rows apart, where a later row replaces an earlier one of the same key. From the
+    /// config alone. With them a dead letter is known to be superseded when a later row of its key comes; without them, when any later
+    /// run brings rows.
+    fn key_columns(&self) -> Option<Vec<String>> {
+        None
+    }
+
     /// Takes rows. Not durable and not visible until `commit`. `seq` counts the writes of this sink since `open`. Bad rows are
     /// in `rejected`; an error means that nothing of this epoch will be committed.
     async fn write(&mut self, seq: u64, rows: RecordBatch) -> Result<Wrote>;

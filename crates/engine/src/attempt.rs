@@ -35,6 +35,7 @@ use crate::{
         source::{Meter, Phase, SettledQueue, SourceStage},
         transform::TransformStage,
     },
+    supersede::Watcher,
     watchdog::Watchdog,
 };
 
@@ -475,6 +476,10 @@ impl Attempt<'_> {
             Ok(letters) => letters,
             Err(error) => return Err((error, sinks)),
         };
+        let mut watchers = match self.watchers(&sinks) {
+            Ok(watchers) => watchers,
+            Err(error) => return Err((error, sinks)),
+        };
         let groups = match graph.commit_order() {
             Ok(groups) => groups,
             Err(error) => return Err((error, sinks)),
@@ -592,7 +597,7 @@ impl Attempt<'_> {
                     input_ended: Some(input_ended),
                     early_publish,
                     upstream: graph.leading_to(&node.name),
-                    whole: !partly.contains(&node.name),
+                    whole: !partly.contains(&node.name) && graph.replay.is_none(),
                 },
             ));
             let sink_stage = SinkStage {
@@ -603,6 +608,8 @@ impl Attempt<'_> {
                 commands: receiver,
                 input_ended: Some(told),
                 keeper: open.keeper,
+                store: self.engine.store.clone(),
+                watcher: watchers.remove(&open.index),
                 keyed_by: open.held.and_then(|held| held.keyed_by),
                 spill: (!node.common.after.is_empty()).then(|| Spill::new(buffer)),
             };
@@ -643,6 +650,18 @@ impl Attempt<'_> {
             committed: None,
         };
         Ok(Built { coordinator, tasks, letters, catching_up, queues })
+    }
+
+    /// Who knows, by sink, which dead letters its rows supersede. Only where a row replaces another one there are such.
+    fn watchers(&self, sinks: &[OpenSink]) -> Result<BTreeMap<usize, Watcher>> {
+        let mut watchers = BTreeMap::new();
+        let upserting = sinks.iter().filter(|open| open.plan.mode == WriteMode::Upsert);
+        for open in upserting.filter(|_| !self.engine.withholds() && self.graph.replay.is_none()) {
+            let (store, sink) = (self.engine.store.clone(), &self.graph.sinks[open.index].name);
+            let watcher = Watcher::new(store, &self.graph.name, sink, self.run, open.sink.key_columns())?;
+            watchers.insert(open.index, watcher);
+        }
+        Ok(watchers)
     }
 
     fn letters(&self, sinks: &[OpenSink], epoch: u64) -> Result<Arc<Letters>> {

@@ -33,6 +33,10 @@ pub use self::{
     entry::{Domain, Entry, Row, Where},
     reading::{FileSummary, Group, Listing, list, show},
 };
+pub(crate) use self::{
+    entry::{plain_schema, relabelled},
+    reading::{each_sealed, read_at},
+};
 
 /// A file that has grown to this many bytes is followed by the next.
 const ROTATE_AT: u64 = 64 << 20;

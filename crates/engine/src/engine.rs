@@ -84,6 +84,14 @@ impl Engine {
         self.letters_folder(spec.name.as_deref().unwrap_or_default(), spec.errors.dead_letters.as_deref())
     }
 
+    /// Where a pipeline's dead letters lie, and those that were sent again and refused again, by sink.
+    pub fn all_dead_letters_of(&self, spec: &PipelineSpec) -> Vec<PathBuf> {
+        let name = spec.name.as_deref().unwrap_or_default();
+        let replays = spec.sinks.iter().map(|sink| crate::replay::pipeline_name(name, &sink.name));
+        let names = std::iter::once(Name::from(name)).chain(replays);
+        names.map(|name| self.letters_folder(&name, spec.errors.dead_letters.as_deref())).collect()
+    }
+
     pub(crate) fn dead_letters(&self, graph: &Graph) -> PathBuf {
         self.letters_folder(&graph.name, graph.errors.dead_letters.as_deref())
     }

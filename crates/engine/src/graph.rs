@@ -36,6 +36,13 @@ impl<T: ?Sized> Clone for Node<T> {
     }
 }
 
+/// What a pipeline knows that sends dead letters again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replay {
+    /// The epoch of the sink in the pipeline itself.
+    pub(crate) as_of: u64,
+}
+
 /// A pipeline whose parts are known and joined.
 #[derive(Clone)]
 pub struct Graph {
@@ -48,6 +55,8 @@ pub struct Graph {
     pub(crate) run: RunSpec,
     pub(crate) schedule: Option<Schedule>,
     pub(crate) file: Option<std::path::PathBuf>,
+    /// It sends dead letters of another pipeline again.
+    pub(crate) replay: Option<Replay>,
     /// Which sinks each component leads to.
     leads_to: BTreeMap<Name, BTreeSet<Name>>,
 }
@@ -83,6 +92,7 @@ impl Graph {
             run: RunSpec::default(),
             schedule: None,
             file: None,
+            replay: None,
             leads_to: BTreeMap::new(),
         }
     }

@@ -33,6 +33,7 @@ pub(crate) struct Letters {
     /// In this attempt, by component.
     by_component: std::collections::BTreeMap<Name, AtomicU64>,
     watch: Option<Arc<Watch>>,
+    as_of: Option<u64>,
 }
 
 /// Who refused, and what.
@@ -76,6 +77,7 @@ impl Letters {
             domains: names.iter().map(|&name| (name.clone(), domain(graph, name))).collect(),
             by_component: names.iter().map(|&name| (name.clone(), AtomicU64::new(0))).collect(),
             watch,
+            as_of: graph.replay.as_ref().map(|replay| replay.as_of),
         }
     }
 
@@ -153,6 +155,7 @@ impl Letters {
             },
             domain: domain.clone(),
             epoch,
+            as_of: self.as_of,
             kind: reject.kind,
             reason: reject.reason,
             column: reject.column,

@@ -6,7 +6,7 @@
 //! has arrived, and commits all sinks in lockstep.
 //!
 //! Beside it: [`plan`] says what a run would do, [`diff`] what it would change, [`call`] is the door to the outside ([`guard`], [`breaker`], [`budget`], [`credentials`]),
-//! [`state`] what is remembered, [`dead_letters`] what was refused (`letters` hands it over), [`pulse`], `watchdog` and [`progress`] the
+//! [`state`] what is remembered, [`dead_letters`] what was refused (`letters` hands it over), [`replay`] sends it again, [`pulse`], `watchdog` and [`progress`] the
 //! signs of life, [`schedule`] reckons when a pipeline runs next, [`library`] builds pipelines in Rust.
 
 mod attempt;
@@ -27,6 +27,7 @@ pub mod plan;
 mod preview;
 pub mod progress;
 pub mod pulse;
+pub mod replay;
 pub mod report;
 mod resume;
 mod rules;
@@ -34,6 +35,7 @@ pub mod schedule;
 mod spill;
 mod stage;
 pub mod state;
+mod supersede;
 #[cfg(test)]
 mod tests;
 mod watchdog;
@@ -45,5 +47,6 @@ pub use library::Pipeline;
 pub use plan::PlanReport;
 pub use preview::Preview;
 pub use progress::Progress;
+pub use replay::ReplayReport;
 pub use report::{RunReport, Status};
 pub use state::StateStore;

@@ -17,6 +17,7 @@ fn run(id: &str) -> Run {
 
 fn entry(epoch: u64, domain: Domain, row: Row) -> Entry {
     Entry {
+        as_of: None,
         epoch,
         domain,
         run: "r1".into(),

@@ -121,7 +121,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: State,
     },
-    /// List or show rows that were rejected
+    /// List, show or send again rows that were rejected
     Dlq {
         #[command(subcommand)]
         command: Dlq,
@@ -181,6 +181,19 @@ pub(crate) enum Dlq {
         /// Only those of this run
         #[arg(long, value_name = "ID")]
         run: Option<String>,
+    },
+    /// Give rows that a sink has rejected to the same sink once more
+    ///
+    /// Each is sent again once: a replay that was stopped or died is taken up. Rows of which newer data has come since are left out.
+    Replay {
+        /// The pipeline file
+        file: PathBuf,
+        /// Only rows that this sink has rejected
+        #[arg(long, value_name = "SINK")]
+        component: Option<String>,
+        /// Only rows in whose reason this text stands
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
     },
 }
 

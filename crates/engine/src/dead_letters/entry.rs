@@ -2,9 +2,10 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use arrow_array::RecordBatch;
+use arrow_array::{Array as _, RecordBatch, make_array};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_json::{LineDelimitedWriter, WriterBuilder};
+use arrow_schema::{DataType, FieldRef, Schema, SchemaRef};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -50,7 +51,7 @@ pub enum Row {
 impl Row {
     /// One row of a batch. Nulls are written out: an absent key would be another row.
     pub fn of(batch: &RecordBatch, row: usize) -> Self {
-        let one = batch.slice(row, 1);
+        let one = plain_times(&batch.slice(row, 1));
         let written = (|| {
             let mut writer: LineDelimitedWriter<_> =
                 WriterBuilder::new().with_explicit_nulls(true).build(Vec::<u8>::new());
@@ -82,6 +83,44 @@ impl Row {
     }
 }
 
+/// Moments by their offset from UTC, which have a text without a table of time zones.
+fn plain_times(rows: &RecordBatch) -> RecordBatch {
+    match plain_schema(&rows.schema()) {
+        Some(schema) => relabelled(rows, &schema).unwrap_or_else(|| rows.clone()),
+        None => rows.clone(),
+    }
+}
+
+/// A schema whose moments are in UTC, written as an offset; `None` if it is that already.
+pub(crate) fn plain_schema(schema: &SchemaRef) -> Option<SchemaRef> {
+    let plain = |field: &FieldRef| match field.data_type() {
+        DataType::Timestamp(unit, Some(zone)) if &**zone != "+00:00" => {
+            let moment = DataType::Timestamp(*unit, Some("+00:00".into()));
+            Some(Arc::new(field.as_ref().clone().with_data_type(moment)))
+        }
+        _ => None,
+    };
+    if !schema.fields().iter().any(|field| plain(field).is_some()) {
+        return None;
+    }
+    let fields: Vec<FieldRef> =
+        schema.fields().iter().map(|field| plain(field).unwrap_or_else(|| Arc::clone(field))).collect();
+    Some(Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone())))
+}
+
+/// The same rows under another schema, of which only the time zones differ.
+pub(crate) fn relabelled(rows: &RecordBatch, schema: &SchemaRef) -> Option<RecordBatch> {
+    let columns = rows.columns().iter().zip(schema.fields()).map(|(column, field)| {
+        if column.data_type() == field.data_type() {
+            return Some(Arc::clone(column));
+        }
+        // The instants are the same; only what they are called changes.
+        let data = column.to_data().into_builder().data_type(field.data_type().clone()).build().ok()?;
+        Some(make_array(data))
+    });
+    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Option<Vec<_>>>()?).ok()
+}
+
 impl PartialEq for Row {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -97,6 +136,8 @@ impl PartialEq for Row {
 pub struct Entry {
     /// The epoch whose commit covers the row.
     pub epoch: u64,
+    /// Of a row that was sent again and refused again: the epoch of its sink, in the pipeline itself, behind which that was.
+    pub as_of: Option<u64>,
     /// Who refused it.
     pub domain: Domain,
     /// The run's id.
@@ -123,6 +164,8 @@ pub struct Entry {
 #[derive(Serialize, Deserialize)]
 struct Line<'a> {
     epoch: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    as_of: Option<u64>,
     domain: Cow<'a, Domain>,
     run: Cow<'a, str>,
     component: Cow<'a, Name>,
@@ -154,6 +197,7 @@ impl Serialize for Entry {
         };
         Line {
             epoch: self.epoch,
+            as_of: self.as_of,
             domain: Cow::Borrowed(&self.domain),
             run: Cow::Borrowed(&self.run),
             component: Cow::Borrowed(&self.component),
@@ -182,6 +226,7 @@ impl<'de> Deserialize<'de> for Entry {
         };
         Ok(Self {
             epoch: line.epoch,
+            as_of: line.as_of,
             domain: line.domain.into_owned(),
             run: line.run.into(),
             component: line.component.into_owned(),

@@ -96,7 +96,7 @@ pub(super) fn write_seal(dir: &Path, seal: &Seal, fsync: bool) -> io::Result<()>
 }
 
 /// Without a seal, or with one that does not read, everything is looked at.
-fn read_seal(dir: &Path) -> io::Result<Seal> {
+pub(super) fn read_seal(dir: &Path) -> io::Result<Seal> {
     match fs::read(dir.join(SEAL)) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Seal::default()),

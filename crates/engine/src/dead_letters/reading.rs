@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Seek, SeekFrom},
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
@@ -115,4 +115,58 @@ fn each_line(dir: &Path, path: &Path, mut each: impl FnMut(Option<Entry>) -> Con
             return Ok(bytes);
         }
     }
+}
+
+/// Gives every entry that is committed for good, with the file and the place of its line, in order. Returns how many are not.
+pub(crate) fn each_sealed(dir: &Path, mut each: impl FnMut(u64, u64, Entry) -> Result<()>) -> Result<u64> {
+    let told = |error| told(dir, error);
+    let seal = files::read_seal(dir).map_err(told)?.mark;
+    let mut open = 0;
+    for number in files::numbers(dir).map_err(told)? {
+        let (mut at, mut failed) = (0, None);
+        let path = files::path(dir, number);
+        let file = File::open(&path).map_err(told)?;
+        let (mut reader, mut line) = (BufReader::with_capacity(256 << 10, file), Vec::new());
+        loop {
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line).map_err(told)? as u64;
+            if read == 0 {
+                break;
+            }
+            let sealed = number < seal.file || (number == seal.file && at + read <= seal.offset);
+            match serde_json::from_slice::<Entry>(&line) {
+                Ok(entry) if sealed => {
+                    if let Err(error) = each(number, at, entry) {
+                        failed = Some(error);
+                        break;
+                    }
+                }
+                Ok(_) => open += 1,
+                Err(_) => {}
+            }
+            at += read;
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+    }
+    Ok(open)
+}
+
+/// The entry whose line begins there.
+pub(crate) fn read_at(dir: &Path, number: u64, at: u64) -> Result<Entry> {
+    let read = (|| {
+        let mut file = File::open(files::path(dir, number))?;
+        file.seek(SeekFrom::Start(at))?;
+        let mut line = Vec::new();
+        BufReader::new(file).read_until(b'\n', &mut line)?;
+        Ok(line)
+    })();
+    let line = read.map_err(|error| told(dir, error))?;
+    serde_json::from_slice(&line).map_err(|error| {
+        towpath_core::Error::conflict(format!("no dead letter begins at byte {at} of file {number:06}.jsonl any more"))
+            .because(error)
+            .at(format!("dead letters {}", dir.display()))
+            .hint("the file was changed by hand; leave the files as they are while letters are sent again")
+    })
 }

@@ -13,6 +13,7 @@ use crate::{
     pulse::Waiting,
     spill::Spill,
     state::{Fence, StateStore},
+    supersede::Watcher,
 };
 
 /// What the coordinator asks of a sink, with where the answer goes.
@@ -43,10 +44,13 @@ pub(crate) struct SinkStage {
     /// Is told when every input has ended.
     pub(crate) input_ended: Option<oneshot::Sender<()>>,
     pub(crate) keeper: Keeper,
+    pub(crate) store: StateStore,
     /// What the keys of the rows already there were computed with.
     pub(crate) keyed_by: Option<Arc<str>>,
     /// Rows wait here until other sinks have committed.
     pub(crate) spill: Option<Spill>,
+    /// Knows which dead letters its rows supersede.
+    pub(crate) watcher: Option<Watcher>,
 }
 
 /// What an open sink knows between calls.
@@ -60,6 +64,8 @@ struct Writing {
     open: [u64; 2],
     /// The same, as far as they are durable.
     durable: [u64; 2],
+    /// It was given every row of its input.
+    whole: bool,
 }
 
 impl SinkStage {
@@ -72,8 +78,10 @@ impl SinkStage {
             stage,
             sink: self.sink.as_mut(),
             keeper: &self.keeper,
+            store: &self.store,
             keyed_by: &mut self.keyed_by,
             spill: &mut self.spill,
+            watcher: &mut self.watcher,
             writing: &mut writing,
         };
         let ended =
@@ -91,8 +99,10 @@ struct Parts<'a> {
     stage: &'a Stage,
     sink: &'a mut dyn Sink,
     keeper: &'a Keeper,
+    store: &'a StateStore,
     keyed_by: &'a mut Option<Arc<str>>,
     spill: &'a mut Option<Spill>,
+    watcher: &'a mut Option<Watcher>,
     writing: &'a mut Writing,
 }
 
@@ -160,6 +170,8 @@ impl Parts<'_> {
             if keyed_by.is_some() {
                 *self.keyed_by = keyed_by;
             }
+            // What is refused is sent again in these columns.
+            self.store.put_schema(self.stage.ctx.pipeline(), &self.stage.name, &schema)?;
             self.writing.schema = Some(schema);
         }
         if rows.num_rows() == 0 {
@@ -168,6 +180,9 @@ impl Parts<'_> {
         let seq = self.writing.seq;
         self.writing.seq += 1;
         let wrote = self.stage.in_time("one batch", self.sink.write(seq, rows.clone())).await?;
+        if let Some(watcher) = self.watcher {
+            watcher.gave(&rows, &wrote.rejected)?;
+        }
         self.count(wrote, Some(&rows), piece)
     }
 
@@ -191,7 +206,8 @@ impl Parts<'_> {
                 self.release().await?;
                 if let Some(complete) = complete {
                     let wrote = self.sink.complete(complete).await?;
-                    self.count(wrote, None, None)?;
+                    self.writing.whole = complete.whole;
+                    self.late(wrote)?;
                 }
                 self.flush().await?;
                 done
@@ -232,11 +248,22 @@ impl Parts<'_> {
 
     async fn flush(&mut self) -> Result<()> {
         let wrote = self.sink.flush().await?;
+        self.late(wrote)
+    }
+
+    /// What came of rows that were given before.
+    fn late(&mut self, wrote: Wrote) -> Result<()> {
+        if let Some(watcher) = self.watcher {
+            watcher.late(&wrote.rejected)?;
+        }
         self.count(wrote, None, None)
     }
 
     async fn commit(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
         checkpoint.keyed_by = self.keyed_by.clone();
+        if let Some(watcher) = self.watcher {
+            watcher.settle(checkpoint.epoch, self.writing.whole)?;
+        }
         if !self.stage.ctx.withholds() {
             self.sink.commit(&checkpoint).await?;
         }

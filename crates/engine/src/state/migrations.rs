@@ -88,6 +88,24 @@ const VERSIONS: &[&str] = &[
         server TEXT NOT NULL, account TEXT NOT NULL, access TEXT NOT NULL, refresh TEXT, issued TEXT NOT NULL, expires TEXT,
         seed TEXT NOT NULL, generation INTEGER NOT NULL, PRIMARY KEY (server, account)
     ) STRICT;
+    -- Up to which epoch dead letters of a sink are superseded: those of a key, or (the empty key) those of all runs but one.
+    CREATE TABLE superseded (
+        pipeline TEXT NOT NULL, sink TEXT NOT NULL, key BLOB NOT NULL, upto INTEGER NOT NULL, but_run TEXT,
+        PRIMARY KEY (pipeline, sink, key)
+    ) STRICT;
+    -- Dead letters that are being sent again: they stay until all of them are done.
+    CREATE TABLE replaying (
+        pipeline TEXT NOT NULL, sink TEXT NOT NULL, place INTEGER NOT NULL, folder INTEGER NOT NULL, file INTEGER NOT NULL,
+        at INTEGER NOT NULL, epoch INTEGER NOT NULL, key BLOB, PRIMARY KEY (pipeline, sink, place)
+    ) STRICT;
+    CREATE TABLE replays (
+        pipeline TEXT NOT NULL, sink TEXT NOT NULL, selection INTEGER NOT NULL, PRIMARY KEY (pipeline, sink)
+    ) STRICT;
+    -- Dead letters that were sent again, by the place of their lines.
+    CREATE TABLE replayed (
+        pipeline TEXT NOT NULL, sink TEXT NOT NULL, folder INTEGER NOT NULL, file INTEGER NOT NULL, at INTEGER NOT NULL,
+        PRIMARY KEY (pipeline, sink, folder, file, at)
+    ) STRICT;
     ",
 ];
 

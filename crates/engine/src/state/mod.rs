@@ -9,6 +9,7 @@
 //! (`BEGIN IMMEDIATE`), so two processes never work on the same premises.
 
 pub mod clock;
+pub(crate) mod letters;
 mod locks;
 mod migrations;
 mod runs;

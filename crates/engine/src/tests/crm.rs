@@ -1,6 +1,8 @@
 //! A target that others change as well: differences, plans that are kept, budgets, `after`, the end of the input, verification, and
 //! dead letters sent again. Over a CRM in memory that counts its calls.
 
+mod replay;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -82,7 +84,7 @@ impl Crm {
         self.0.lock().unwrap().hang_after = Some(writes);
     }
     pub(super) fn sink(&self, entity: &'static str, budget: Option<Arc<Budget>>) -> CrmSink {
-        CrmSink { crm: self.clone(), entity, budget, deletes: false, open: None }
+        CrmSink { crm: self.clone(), entity, budget, deletes: false, keys_known: true, open: None }
     }
 }
 
@@ -93,6 +95,8 @@ pub(super) struct CrmSink {
     budget: Option<Arc<Budget>>,
     /// Records that no row stands for are deleted.
     deletes: bool,
+    /// It says its key columns.
+    keys_known: bool,
     open: Option<Open>,
 }
 
@@ -210,6 +214,9 @@ impl Sink for CrmSink {
     async fn schema(&mut self, _: &arrow_schema::SchemaRef) -> Result<Option<String>> {
         Ok(Some("id".to_owned()))
     }
+    fn key_columns(&self) -> Option<Vec<String>> {
+        self.keys_known.then(|| vec!["id".to_owned()])
+    }
     async fn write(&mut self, _: u64, rows: RecordBatch) -> Result<Wrote> {
         self.list().await?;
         let ids = rows.column(0).as_any().downcast_ref::<Int64Array>().unwrap().clone();
@@ -249,9 +256,7 @@ impl Sink for CrmSink {
             };
             match self.send(change, name, key).await {
                 Ok(()) => wrote.written += 1,
-                Err(error) if error.kind() == ErrorKind::Data => {
-                    wrote.rejected.push(Reject::row(row, error.message()).key(key.to_string()))
-                }
+                Err(error) if error.kind() == ErrorKind::Data => wrote.rejected.push(Reject::row(row, error.message())),
                 Err(error) => return Err(error),
             }
         }
