@@ -475,6 +475,41 @@ impl SinkOptions {
     }
 }
 
+impl SourceOptions {
+    /// Finds what does not go together.
+    ///
+    /// # Errors
+    /// Config.
+    pub fn check(&self) -> Result<()> {
+        self.account.base()?;
+        self.account.page()?;
+        self.account.http(&self.http)?;
+        let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '/' | '-');
+        if !self.entity.chars().all(right) || self.entity.starts_with('/') {
+            return Err(Error::config(format!("entity: '{}' is not the end of a list's path", self.entity)));
+        }
+        let known = Entity::named(&self.entity);
+        for (option, set) in [("deleted", self.deleted), ("archived", self.archived)] {
+            if set && known != Some(Entity::Deals) {
+                return Err(Error::config(format!("{option}: only deals are listed so")).hint("leave it out"));
+            }
+        }
+        let by_time =
+            [("incremental", self.incremental == Some(true)), ("updated_since", self.updated_since.is_some())];
+        for (option, set) in by_time {
+            if set && known.is_none() && !self.entity.is_empty() {
+                return Err(Error::config(format!("{option}: {} does not say what has changed", self.entity))
+                    .hint("leave it out"));
+            }
+        }
+        if self.updated_since.is_some() && self.incremental == Some(false) {
+            return Err(Error::config("updated_since: it is where an incremental reading begins")
+                .hint("leave `incremental: false` out"));
+        }
+        Ok(())
+    }
+}
+
 /// A column, or a value for all rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {

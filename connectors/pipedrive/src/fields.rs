@@ -74,7 +74,17 @@ impl Definition {
 /// # Errors
 /// Config: there is none, or several have the name.
 pub fn find<'a>(definitions: &'a [Definition], entity: Entity, name: &str) -> Result<&'a Definition> {
-    let named: Vec<_> = definitions.iter().filter(|definition| definition.field_name == name).collect();
+    let mut named: Vec<_> = definitions.iter().filter(|definition| definition.field_name == name).collect();
+    if named.len() > 1 {
+        // A field of the company's may have the name of one that Pipedrive alone writes, such as ID.
+        let written = |one: &&Definition| {
+            let standard = entity.standard(entity.code(&one.field_code));
+            one.is_custom_field || standard.is_some_and(|standard| standard != Standard::ReadOnly)
+        };
+        if named.iter().any(|one| written(one)) {
+            named.retain(written);
+        }
+    }
     match *named.as_slice() {
         [one] => return Ok(one),
         [] => {}
@@ -178,6 +188,8 @@ mod tests {
               "options": [{ "id": 4, "label": "hot" }] },
             { "field_name": "Add time", "field_code": "add_time", "field_type": "date", "is_custom_field": false },
             { "field_name": "Creator", "field_code": "creator_user_id", "field_type": "user", "is_custom_field": false },
+            { "field_name": "ID", "field_code": "id", "field_type": "int", "is_custom_field": false },
+            { "field_name": "ID", "field_code": "f".repeat(40), "field_type": "varchar", "is_custom_field": true },
             { "field_name": "OrderID", "field_code": "a".repeat(40), "field_type": "varchar", "is_custom_field": true },
             { "field_name": "Twin", "field_code": "b".repeat(40), "field_type": "varchar", "is_custom_field": true },
             { "field_name": "Twin", "field_code": "c".repeat(40), "field_type": "double", "is_custom_field": true },
@@ -190,7 +202,7 @@ mod tests {
 
     #[test]
     fn names_of_the_config_are_found() {
-        let (a, b, d) = ("a".repeat(40), "b".repeat(40), "d".repeat(40));
+        let [a, b, d, f] = ["a", "b", "d", "f"].map(|letter| letter.repeat(40));
         for (name, expected) in [
             ("Title", Ok("title")),
             ("title", Ok("title")),
@@ -203,6 +215,7 @@ mod tests {
             ("person_id", Ok("person_id")),
             ("currency", Ok("currency")),
             (b.as_str(), Ok(b.as_str())),
+            ("ID", Ok(f.as_str())),
             ("Twin", Err(format!("2 fields of deals are called 'Twin': {b}, {}", "c".repeat(40)))),
             ("Order ID", Err("there is no field 'Order ID' in deals".to_owned())),
             ("Add time", Err("the field 'Add time' is written by Pipedrive alone".to_owned())),
