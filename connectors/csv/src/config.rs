@@ -178,7 +178,7 @@ impl SinkOptions {
             return Err(Error::config("path: must name a file"));
         }
         if !matches!(self.write, WriteMode::Append | WriteMode::Replace) {
-            return Err(Error::config(format!("write: a file has no keys, so {} is not possible", mode(self.write)))
+            return Err(Error::config(format!("write: a file has no keys, so {} is not possible", self.write.name()))
                 .hint("write `replace` or `append`, or use a sink with a table, such as sqlite"));
         }
         if self.format == Format::Jsonl && self.delimiter.is_some() {
@@ -200,15 +200,5 @@ impl SinkOptions {
                 _ => Err(Error::config(format!("delimiter: '{text}' is not one ASCII character"))),
             },
         }
-    }
-}
-
-/// The mode's name in the config.
-pub(crate) fn mode(mode: WriteMode) -> &'static str {
-    match mode {
-        WriteMode::Append => "append",
-        WriteMode::InsertNew => "insert_new",
-        WriteMode::Upsert => "upsert",
-        WriteMode::Replace => "replace",
     }
 }

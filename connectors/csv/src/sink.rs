@@ -16,7 +16,7 @@ use towpath_core::{
 };
 
 use crate::{
-    config::{Format, SinkOptions, mode},
+    config::{Format, SinkOptions},
     encode::Encoder,
     ledger::{Opening, Target},
     listing::{blocking, io_error},
@@ -105,7 +105,7 @@ impl Sink for CsvSink {
             mode: self.options.write,
             guarantee: Guarantee::ExactlyOnce,
             early_publish: false,
-            identity: format!("{format} {} {}", path.display(), mode(self.options.write)),
+            identity: format!("{format} {} {}", path.display(), self.options.write.name()),
             notes,
         })
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use towpath_core::{Error, Period, Result, Secret, Size, WriteMode};
+use towpath_core::{Error, KeySpec, Period, Result, Secret, Size, WriteMode};
 use towpath_http::Pin;
 
 use crate::{catalog::TableName, login::Login};
@@ -104,7 +104,7 @@ pub struct SinkOptions {
     /// The column that holds the hash, with `key: row_hash`; binary(16). Default: row_hash
     #[serde(default = "hash_column")]
     pub hash_column: String,
-    /// Memory for hashes of rows that the table has, so that known rows are not sent again; `0B` for none. Default: 32MiB
+    /// Memory for hashes of rows that the table has, so that known rows are not sent again; `0B` for none. Default: 16MiB
     #[serde(default = "known_keys")]
     pub known_keys: Size,
     /// The column that says which rows are the most recent, if more are in the table than fit into `known_keys`.
@@ -162,24 +162,6 @@ pub struct SourceOptions {
     pub lock_timeout: Period,
 }
 
-/// What tells rows apart.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum KeySpec {
-    /// The hash of the whole row.
-    RowHash(RowHash),
-    /// These columns.
-    Columns(Vec<String>),
-}
-
-/// The word `row_hash`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum RowHash {
-    /// The hash of the whole row.
-    #[serde(rename = "row_hash")]
-    RowHash,
-}
-
 fn port() -> u16 {
     1433
 }
@@ -196,7 +178,7 @@ fn hash_column() -> String {
     "row_hash".to_owned()
 }
 fn known_keys() -> Size {
-    Size(32 << 20)
+    Size(16 << 20)
 }
 fn yes() -> bool {
     true
@@ -250,22 +232,7 @@ impl SinkOptions {
         if self.workers == 0 || self.workers > 16 {
             return Err(Error::config("workers: must be from 1 to 16"));
         }
-        match (self.write, &self.key) {
-            (WriteMode::InsertNew | WriteMode::Upsert, None) => {
-                Err(Error::config(format!("write: {} needs a key", mode(self.write)))
-                    .hint("add `key: [column]`, or `key: row_hash` where no column tells rows apart"))
-            }
-            (WriteMode::Append | WriteMode::Replace, Some(_)) => {
-                Err(Error::config(format!("write: {} has no use for a key", mode(self.write)))
-                    .hint("leave the key out, or write `insert_new` or `upsert`"))
-            }
-            (WriteMode::Upsert, Some(KeySpec::RowHash(_))) => Err(Error::config(
-                "write: upsert cannot go by the hash of the whole row: a changed row has another hash",
-            )
-            .hint("name key columns, or write `insert_new`")),
-            (_, Some(KeySpec::Columns(columns))) if columns.is_empty() => Err(Error::config("key: names no column")),
-            _ => Ok(()),
-        }?;
+        KeySpec::check(self.write, self.key.as_ref())?;
         if self.known_keys_order.is_some() && !self.by_hash() {
             return Err(Error::config("known_keys_order: only rows that go by their hash are known beforehand")
                 .hint("leave it out, or write `key: row_hash`"));
@@ -284,11 +251,7 @@ impl SinkOptions {
 
     /// The columns of the key, the hash's included; empty without key.
     pub(crate) fn key_columns(&self) -> Vec<String> {
-        match &self.key {
-            None => vec![],
-            Some(KeySpec::RowHash(_)) => vec![self.hash_column.clone()],
-            Some(KeySpec::Columns(columns)) => columns.clone(),
-        }
+        self.key.iter().flat_map(|key| key.columns(&self.hash_column)).collect()
     }
 }
 
@@ -316,15 +279,5 @@ impl SourceOptions {
             (None, Some(_)) => Ok(()),
             _ => Err(Error::config("an mssql source reads either a `table` or a `query`")),
         }
-    }
-}
-
-/// The mode's name in the config.
-pub(crate) fn mode(mode: WriteMode) -> &'static str {
-    match mode {
-        WriteMode::Append => "append",
-        WriteMode::InsertNew => "insert_new",
-        WriteMode::Upsert => "upsert",
-        WriteMode::Replace => "replace",
     }
 }

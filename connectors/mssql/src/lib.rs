@@ -22,7 +22,7 @@ mod statements;
 mod transaction;
 mod types;
 
-pub use config::{ConnectionOptions, Encrypt, KeySpec, RowHash, SinkOptions, SourceOptions};
+pub use config::{ConnectionOptions, Encrypt, SinkOptions, SourceOptions};
 pub use sink::MssqlSink;
 use towpath_core::{
     Connector,

@@ -14,7 +14,7 @@ use crate::{
     adopt,
     catalog::{Table, TableName},
     client::{Limits, Pool},
-    config::{SinkOptions, mode},
+    config::SinkOptions,
     load::Load,
     login::Login,
     shape::{create_sql, missing},
@@ -55,7 +55,7 @@ impl MssqlSink {
         let options = &self.options;
         let key =
             if options.key.is_some() { format!(" key={}", options.key_columns().join(",")) } else { String::new() };
-        format!("mssql {} table={} {}{key}", self.login.place(), self.target, mode(options.write))
+        format!("mssql {} table={} {}{key}", self.login.place(), self.target, options.write.name())
     }
 
     /// What a run would make or change.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use towpath_core::{Error, Period, Result, WriteMode};
+use serde::Deserialize;
+use towpath_core::{Error, KeySpec, Period, Result, WriteMode};
 
 /// Options of the `sqlite` sink.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -55,24 +55,6 @@ pub struct SourceOptions {
     pub lock_timeout: Period,
 }
 
-/// What tells rows apart.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum KeySpec {
-    /// The hash of the whole row.
-    RowHash(RowHash),
-    /// These columns.
-    Columns(Vec<String>),
-}
-
-/// The word `row_hash`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum RowHash {
-    /// The hash of the whole row.
-    #[serde(rename = "row_hash")]
-    RowHash,
-}
-
 fn hash_column() -> String {
     "row_hash".to_owned()
 }
@@ -88,22 +70,7 @@ impl SinkOptions {
     pub fn check(&self) -> Result<()> {
         check_path(&self.path)?;
         check_table(&self.table)?;
-        match (self.write, &self.key) {
-            (WriteMode::InsertNew | WriteMode::Upsert, None) => {
-                Err(Error::config(format!("write: {} needs a key", mode(self.write)))
-                    .hint("add `key: [column]`, or `key: row_hash` where no column tells rows apart"))
-            }
-            (WriteMode::Append | WriteMode::Replace, Some(_)) => {
-                Err(Error::config(format!("write: {} has no use for a key", mode(self.write)))
-                    .hint("leave the key out, or write `insert_new` or `upsert`"))
-            }
-            (WriteMode::Upsert, Some(KeySpec::RowHash(_))) => Err(Error::config(
-                "write: upsert cannot go by the hash of the whole row: a changed row has another hash",
-            )
-            .hint("name key columns, or write `insert_new`")),
-            (_, Some(KeySpec::Columns(columns))) if columns.is_empty() => Err(Error::config("key: names no column")),
-            _ => Ok(()),
-        }
+        KeySpec::check(self.write, self.key.as_ref())
     }
 
     /// Whether rows go by their hash.
@@ -113,11 +80,7 @@ impl SinkOptions {
 
     /// The columns of the key, the hash's included; empty without key.
     pub fn key_columns(&self) -> Vec<String> {
-        match &self.key {
-            None => vec![],
-            Some(KeySpec::RowHash(_)) => vec![self.hash_column.clone()],
-            Some(KeySpec::Columns(columns)) => columns.clone(),
-        }
+        self.key.iter().flat_map(|key| key.columns(&self.hash_column)).collect()
     }
 
     /// What makes the checkpoint meaningful.
@@ -126,7 +89,7 @@ impl SinkOptions {
             None => String::new(),
             Some(_) => format!(" key={}", self.key_columns().join(",")),
         };
-        format!("sqlite {} table={} {}{key}", absolute(&self.path).display(), self.table, mode(self.write))
+        format!("sqlite {} table={} {}{key}", absolute(&self.path).display(), self.table, self.write.name())
     }
 }
 
@@ -165,14 +128,4 @@ fn check_table(table: &str) -> Result<()> {
             .hint("names that begin with sqlite_ or towpath_ are not for data"));
     }
     Ok(())
-}
-
-/// The mode's name in the config.
-pub(crate) fn mode(mode: WriteMode) -> &'static str {
-    match mode {
-        WriteMode::Append => "append",
-        WriteMode::InsertNew => "insert_new",
-        WriteMode::Upsert => "upsert",
-        WriteMode::Replace => "replace",
-    }
 }

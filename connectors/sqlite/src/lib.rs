@@ -15,7 +15,7 @@ mod swap;
 mod table;
 mod worker;
 
-pub use config::{KeySpec, RowHash, SinkOptions, SourceOptions};
+pub use config::{SinkOptions, SourceOptions};
 pub use sink::SqliteSink;
 pub use source::SqliteSource;
 use towpath_core::{

@@ -2,12 +2,9 @@
 
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use rusqlite::{Connection, OptionalExtension as _};
-use towpath_core::{Error, Result, WriteMode};
+use towpath_core::{Error, KeySpec, Result, WriteMode};
 
-use crate::{
-    config::{KeySpec, SinkOptions},
-    error::During as _,
-};
+use crate::{config::SinkOptions, error::During as _};
 
 /// What a declared type means to us. SQLite itself knows only how it converts (its affinity).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

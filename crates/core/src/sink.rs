@@ -28,6 +28,18 @@ pub enum WriteMode {
     Replace,
 }
 
+impl WriteMode {
+    /// As the config calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::InsertNew => "insert_new",
+            Self::Upsert => "upsert",
+            Self::Replace => "replace",
+        }
+    }
+}
+
 /// What a sink can promise, from weakest to strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]

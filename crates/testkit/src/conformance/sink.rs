@@ -149,7 +149,7 @@ pub async fn sink_report(test: &SinkUnderTest) -> Report {
     let mut report = Report::new(&test.name, &test.only);
     for setup in &test.setups {
         let key = if setup.key == Key::RowHash { " by row hash" } else { "" };
-        let suffix = format!(" [{}{key}]", mode_name(setup.mode));
+        let suffix = format!(" [{}{key}]", setup.mode.name());
         let world =
             async || World { target: (test.target)().await, setup, quirks: &test.quirks, secrets: &test.secrets };
         // The worlds of several setups have one type of case: those that do not apply say so.
@@ -161,15 +161,6 @@ pub async fn sink_report(test: &SinkUnderTest) -> Report {
         types::sink_types(&mut report, &test.quirks.types, world).await;
     }
     report
-}
-
-fn mode_name(mode: WriteMode) -> &'static str {
-    match mode {
-        WriteMode::Append => "append",
-        WriteMode::InsertNew => "insert_new",
-        WriteMode::Upsert => "upsert",
-        WriteMode::Replace => "replace",
-    }
 }
 
 /// What a case has.
