@@ -81,6 +81,10 @@ impl Flight {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         Arrival(Arc::clone(self))
     }
+    /// Whether nothing is under way right now.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) == 0
+    }
     /// Waits until nothing is under way. Nothing may take off meanwhile.
     pub(crate) async fn all_landed(&self) {
         loop {

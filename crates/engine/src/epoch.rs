@@ -32,8 +32,10 @@ use crate::{
 
 /// How often it is asked whether it is time.
 const TICK: Duration = Duration::from_millis(50);
-/// Publishing early takes at the most one part of so many of the time.
+/// Publishing early takes at the most one part of so many of the time while sinks wait for rows.
 const SHARE: u32 = 5;
+/// Where rows come faster than the sinks take them, publishing waits so many times as long: it would only hold them up.
+const BUSY: u32 = 5;
 
 /// A source, as the coordinator sees it.
 pub(crate) struct SourceHandle {
@@ -114,9 +116,9 @@ impl Early {
     fn now() -> Self {
         Self { at: Instant::now(), took: Duration::ZERO, pieces: 0 }
     }
-    /// Whether it is time for another.
-    fn is_due(&self, pace: Duration) -> bool {
-        self.at.elapsed() >= pace.max(self.took * (SHARE - 1))
+    /// Whether it is time for another; `idle`: the sinks have taken everything there is.
+    fn is_due(&self, pace: Duration, idle: bool) -> bool {
+        self.at.elapsed() >= if idle { pace.max(self.took * (SHARE - 1)) } else { (pace * BUSY).max(self.took) }
     }
 }
 
@@ -169,7 +171,7 @@ impl Coordinator {
                             self.close(Phase::Close);
                         }
                         // The sources are in the middle of something long: what is harmless to write twice is published all the same.
-                        if pieces > early.pieces && early.is_due(self.commit.publish.0) {
+                        if pieces > early.pieces && early.is_due(self.commit.publish.0, self.flight.is_empty()) {
                             let began = Instant::now();
                             self.publish_early().await?;
                             early = Early { at: Instant::now(), took: began.elapsed(), pieces };
