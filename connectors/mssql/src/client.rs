@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
+use deadpool::managed::{self, Metrics, Object, QueueMode, RecycleError, RecycleResult};
 use tiberius::{AuthMethod, BulkLoadRequest, EncryptionLevel, Row, SqlBulkCopyOption, ToSql};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
@@ -78,7 +78,9 @@ impl Session {
             let answer = self.tds.simple_query(sql).await?;
             answer.into_results().await
         });
+        let t0 = std::time::Instant::now();
         let done = asked.await;
+        tracing::info!("TIMED {what} {:?}", t0.elapsed());
         self.ended(what, done)
     }
     /// The rows of one statement with parameters @P1 …
@@ -88,13 +90,17 @@ impl Session {
             let answer = self.tds.query(sql, parameters).await?;
             answer.into_first_result().await
         });
+        let t0 = std::time::Instant::now();
         let done = asked.await;
+        tracing::info!("TIMED {what} {:?}", t0.elapsed());
         self.ended(what, done)
     }
     /// Runs one statement with parameters; how many rows it touched.
     pub(crate) async fn execute(&mut self, what: &str, sql: &str, parameters: &[&dyn ToSql]) -> Result<u64> {
         self.standing = Standing::Busy;
+        let t0 = std::time::Instant::now();
         let done = Box::pin(self.tds.execute(sql, parameters)).await;
+        tracing::info!("TIMED {what} {:?}", t0.elapsed());
         self.ended(what, done.map(|done| done.total()))
     }
     /// Begins a bulk load; until [`calm`](Session::calm) says otherwise the session counts as spoilt, because a load that is let go of leaves its
@@ -307,7 +313,7 @@ impl Pool {
     pub(crate) fn new(login: Login, ctx: &Context, size: usize, limits: Limits) -> Result<Self> {
         let (origin, place) = (login.origin(), login.place());
         let manager = Manager { login, ctx: ctx.clone(), limits };
-        let pool = managed::Pool::builder(manager).max_size(size).build();
+        let pool = managed::Pool::builder(manager).max_size(size).queue_mode(QueueMode::Lifo).build();
         let pool = pool.map_err(|error| Error::internal("cannot make a pool of connections").because(error))?;
         Ok(Self { pool, origin, place, ctx: ctx.clone(), leaving: Arc::default() })
     }

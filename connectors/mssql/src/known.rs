@@ -1,119 +1,130 @@
-//! Hashes of rows that the target has, in bounded memory, so that those rows need not be sent again. Never the authority: what is not found here is
-//! looked up by the publish.
+//! Keys that need not be sent: those that the target has, as far as they are remembered, and those staged already. Bounded memory, and never the
+//! authority: what is not found here is looked up by the publish.
 
 use towpath_core::Size;
 
-/// Tables of so many parts, each of which grows by itself: so there is never a second one of everything.
-const SHARDS: usize = 64;
-/// The smallest part.
-const FIRST: usize = 16;
+/// Keys of a bucket: a line of the processor's cache.
+const WAYS: usize = 8;
+/// A slot without a key.
+const FREE: u64 = 0;
+/// Marks a key that is staged and not committed yet.
+const STAGED: u64 = 1;
 
-/// A set of hashes: tables with linear probing; a hash is its own place. 16 bytes a slot, at most nine tenths of them in use.
+/// A set of 128-bit hashes. The upper half says in which of two buckets a key is kept, the one with more room; the lower half, but for a bit, is kept
+/// there. Two keys are taken for one if all of that is the same: once in 10¹⁷ rows that are looked up, at most.
+///
+/// When there is no room, an older key makes it, but never one that is not committed.
 #[derive(Debug, Default)]
 pub(crate) struct KnownKeys {
-    /// By the first bits of the hash. 0 is an empty slot; the one hash that is 0 is not remembered.
-    shards: Vec<Shard>,
-    /// Slots of a shard.
-    most: usize,
-    /// Spreads the hashes over the slots.
-    mix: u64,
+    slots: Vec<u64>,
+    staged: bool,
 }
 
-/// How the hashes of the target are spread, and how those that are put to them later: in another order, because a table that is filled in the order of its
-/// own slots while it grows is one long cluster. An index gives hashes in their own order, which is neither.
-pub(crate) const OF_TARGET: u64 = 0x9e37_79b9_7f4a_7c15;
-pub(crate) const OF_STAGING: u64 = 0xd6e8_feb8_6659_fd93;
-
-#[derive(Debug, Default)]
-struct Shard {
-    slots: Vec<u128>,
-    used: usize,
+/// What became of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Added {
+    /// It was not here, and is now.
+    New,
+    /// It was here.
+    Known,
+    /// It was not here, and there is no room for it.
+    Forgotten,
 }
 
 impl KnownKeys {
-    /// An empty one that may grow to `memory`; `mix` is an odd number.
-    pub(crate) fn new(memory: Size, mix: u64) -> Self {
-        let most = usize::try_from(memory.0 / 16).unwrap_or(usize::MAX) / SHARDS;
-        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), most, mix }
+    /// An empty one. It takes `memory` as it fills.
+    pub(crate) fn new(memory: Size) -> Self {
+        let buckets = usize::try_from(memory.0).unwrap_or(usize::MAX) / (WAYS * size_of::<u64>());
+        Self { slots: vec![FREE; buckets * WAYS], staged: false }
     }
 
-    /// How many hashes it may hold.
+    /// How many keys are worth loading: some room is left.
     pub(crate) fn capacity(&self) -> usize {
-        self.most.saturating_mul(SHARDS) / 10 * 9
+        self.slots.len() / 4 * 3
+    }
+
+    /// The buckets in which a key may stand.
+    fn buckets(&self, hash: u128) -> [usize; 2] {
+        let buckets = (self.slots.len() / WAYS) as u64;
+        let of = |bits: u128| ((u64::from(bits as u32) * buckets) >> 32) as usize * WAYS;
+        [of(hash >> 96), of(hash >> 64)]
+    }
+
+    /// Remembers a key that the target has.
+    pub(crate) fn learn(&mut self, hash: u128) {
+        self.put(hash, 0);
+    }
+
+    /// Remembers a key that is about to be staged.
+    pub(crate) fn stage(&mut self, hash: u128) -> Added {
+        self.staged = true;
+        self.put(hash, STAGED)
+    }
+
+    fn put(&mut self, hash: u128, mark: u64) -> Added {
+        let kept = kept(hash);
+        // The place in the bucket with more room; or that of an older key, by its turn.
+        let (mut free, mut most, mut older) = (None, 0, None);
+        let turn = hash as usize % WAYS;
+        for bucket in self.buckets(hash) {
+            let Some(slots) = self.slots.get(bucket..bucket + WAYS) else { return Added::Forgotten };
+            let mut room = 0;
+            for (at, slot) in slots.iter().enumerate() {
+                match *slot {
+                    FREE => {
+                        room += 1;
+                        if room > most {
+                            (free, most) = (Some(bucket + at), room);
+                        }
+                    }
+                    other if other & !STAGED == kept => return Added::Known,
+                    other if other & STAGED == 0 && (older.is_none() || at == turn) => older = Some(bucket + at),
+                    _ => {}
+                }
+            }
+        }
+        match free.or(older).and_then(|at| self.slots.get_mut(at)) {
+            Some(slot) => {
+                *slot = kept | mark;
+                Added::New
+            }
+            None => Added::Forgotten,
+        }
+    }
+
+    /// Forgets a key: its row was refused.
+    pub(crate) fn forget(&mut self, hash: u128) {
+        for bucket in self.buckets(hash) {
+            let slots = self.slots.get_mut(bucket..bucket + WAYS).into_iter().flatten();
+            slots.filter(|slot| **slot & !STAGED == kept(hash)).for_each(|slot| *slot = FREE);
+        }
+    }
+
+    /// What is staged is in the target now.
+    pub(crate) fn commit(&mut self) {
+        if std::mem::take(&mut self.staged) {
+            self.slots.iter_mut().for_each(|slot| *slot &= !STAGED);
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        if std::mem::take(&mut self.staged) {
+            self.slots.fill(FREE);
+        }
     }
 
     /// How many it holds.
     #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.used).sum()
-    }
-
-    /// Whether the hash is here.
-    pub(crate) fn has(&self, hash: u128) -> bool {
-        self.shards.get(shard(hash)).is_some_and(|shard| shard.has(hash, self.mix))
-    }
-
-    /// Remembers a hash, as long as there is room. False: it was here already, or is not now.
-    pub(crate) fn add(&mut self, hash: u128) -> bool {
-        let (most, mix) = (self.most, self.mix);
-        hash != 0 && self.shards.get_mut(shard(hash)).is_some_and(|shard| shard.add(hash, most, mix))
-    }
-
-    /// All of them; afterwards it is empty, and holds no memory.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = u128> + '_ {
-        self.shards.iter_mut().flat_map(|shard| std::mem::take(shard).slots).filter(|hash| *hash != 0)
+    fn len(&self) -> usize {
+        self.slots.iter().filter(|slot| **slot != FREE).count()
     }
 }
 
-/// Which shard a hash belongs to.
-fn shard(hash: u128) -> usize {
-    (hash >> (128 - SHARDS.trailing_zeros())) as usize
-}
-
-impl Shard {
-    fn has(&self, hash: u128, mix: u64) -> bool {
-        !self.slots.is_empty() && self.slots.get(self.place(hash, mix)) == Some(&hash) && hash != 0
-    }
-
-    /// Where the hash is, or would be.
-    fn place(&self, hash: u128, mix: u64) -> usize {
-        // The product's upper bits depend on all of the lower half of the hash; then a multiplication instead of a division.
-        let bits = (hash as u64).wrapping_mul(mix);
-        let mut at = ((u128::from(bits) * self.slots.len() as u128) >> 64) as usize;
-        loop {
-            match self.slots.get(at) {
-                Some(0) => return at,
-                Some(other) if *other == hash => return at,
-                Some(_) => at += 1,
-                None => at = 0,
-            }
-        }
-    }
-
-    fn add(&mut self, hash: u128, most: usize, mix: u64) -> bool {
-        if (self.used + 1) * 10 > self.slots.len() * 9 && !self.grow(most, mix) {
-            return false;
-        }
-        let at = self.place(hash, mix);
-        let Some(slot) = self.slots.get_mut(at).filter(|slot| **slot == 0) else { return false };
-        *slot = hash;
-        self.used += 1;
-        true
-    }
-
-    /// By a quarter; what is there is put anew.
-    fn grow(&mut self, most: usize, mix: u64) -> bool {
-        let next = (self.slots.len() + (self.slots.len() / 4).max(FIRST)).min(most);
-        if next <= self.slots.len() + self.slots.len() / 16 || next < 2 {
-            return false;
-        }
-        let old = std::mem::replace(&mut self.slots, vec![0; next]);
-        self.used = 0;
-        for hash in old.into_iter().filter(|hash| *hash != 0) {
-            self.add(hash, most, mix);
-        }
-        true
-    }
+/// What is kept of a key: not free, and not marked.
+fn kept(hash: u128) -> u64 {
+    let kept = hash as u64 & !STAGED;
+    if kept == FREE { !STAGED } else { kept }
 }
 
 #[cfg(test)]
@@ -127,70 +138,60 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_found_and_nothing_else() {
-        let mut known = KnownKeys::new(Size(1 << 20), OF_TARGET);
-        assert!(!known.has(hash(1)));
-        for n in 0..40_000 {
-            known.add(hash(n));
-            known.add(hash(n));
+        let mut known = KnownKeys::new(Size(1 << 20));
+        // Half of what there is room for.
+        let mut find = |from: u128, expect| {
+            for n in from..from + 60_000 {
+                assert_eq!(known.stage(hash(n)), expect, "{n}");
+            }
+            known.commit();
+        };
+        find(0, Added::New);
+        find(0, Added::Known);
+        assert_eq!(known.len(), 60_000);
+        known.forget(hash(7));
+        assert_eq!((known.len(), known.stage(hash(7)), known.stage(hash(7))), (59_999, Added::New, Added::Known));
+        // Hashes like what marks a slot.
+        for odd in [0, 2, 4] {
+            assert_eq!((known.stage(odd), known.stage(odd)), (Added::New, Added::Known), "{odd}");
         }
-        assert_eq!(known.len(), 40_000);
-        assert!((0..40_000).all(|n| known.has(hash(n))));
-        assert!(!(40_000..80_000).any(|n| known.has(hash(n))));
-        assert!(!known.add(hash(7)) && known.add(hash(40_000)) && !known.add(0));
-        let mut all: Vec<_> = known.drain().collect();
-        all.sort_unstable();
-        let mut expect: Vec<_> = (0..=40_000).map(hash).collect();
-        expect.sort_unstable();
-        assert_eq!(all, expect);
-        assert_eq!((known.len(), known.has(hash(1))), (0, false));
-    }
-
-    /// How far hashes are from their places, all together.
-    fn strayed(known: &KnownKeys) -> usize {
-        let slots = known.shards.iter().flat_map(|shard| shard.slots.iter().enumerate().map(move |at| (shard, at)));
-        let far = slots.filter(|(_, (_, hash))| **hash != 0).map(|(shard, (at, hash))| {
-            let bits = u128::from((*hash as u64).wrapping_mul(known.mix));
-            let home = ((bits * shard.slots.len() as u128) >> 64) as usize;
-            (at + shard.slots.len() - home) % shard.slots.len()
-        });
-        far.sum()
+        known.clear();
+        assert_eq!((known.len(), known.stage(hash(1))), (0, Added::New));
     }
 
     #[test]
-    fn hashes_stay_near_their_places_in_whatever_order_they_come() {
-        let mut sorted: Vec<_> = (0..200_000).map(hash).collect();
-        sorted.sort_unstable();
-        let of = |hashes: &mut dyn Iterator<Item = u128>, mix| {
-            let mut known = KnownKeys::new(Size(8 << 20), mix);
-            // Where it is filled in the order of its slots, what strays most are those it has before it grows.
-            let mut worst = 0;
-            for (at, hash) in hashes.enumerate() {
-                known.add(hash);
-                if at % 10_000 == 0 {
-                    worst = worst.max(strayed(&known) / (at + 1));
-                }
-            }
-            (known, worst)
-        };
-        let (mut staged, worst) = of(&mut sorted.iter().copied(), OF_STAGING);
-        assert!(worst < 10, "{worst}");
-        let (_, worst) = of(&mut staged.drain(), OF_TARGET);
-        assert!(worst < 10, "{worst}");
+    fn the_older_ones_make_room_but_not_those_that_are_not_committed() {
+        let mut known = KnownKeys::new(Size(1 << 16));
+        (0..100_000).for_each(|n| known.learn(hash(n)));
+        assert_eq!(known.len(), known.slots.len());
+        assert_eq!(known.stage(hash(99_999)), Added::Known);
+        let fates: Vec<_> = (200_000..300_000).map(|n| known.stage(hash(n))).collect();
+        assert!(fates.contains(&Added::Forgotten) && !fates.contains(&Added::Known));
+        // Each of them is still known, or was not remembered in the first place.
+        for (n, fate) in (200_000..).zip(&fates) {
+            let again = known.stage(hash(n));
+            assert_eq!(again, if *fate == Added::New { Added::Known } else { Added::Forgotten }, "{n}");
+        }
+        known.commit();
+        assert_eq!(known.stage(hash(400_000)), Added::New);
+    }
+
+    #[test]
+    fn nothing_staged_is_forgotten_where_half_of_the_room_is_left() {
+        let mut known = KnownKeys::new(Size(1 << 20));
+        (0..65_000).for_each(|n| known.learn(hash(n)));
+        assert!((200_000..250_000).all(|n| known.stage(hash(n)) == Added::New));
     }
 
     #[test]
     fn memory_is_bounded() {
         for memory in [0, 100, 1 << 16] {
-            let mut known = KnownKeys::new(Size(memory), OF_TARGET);
-            for n in 0..100_000 {
-                known.add(hash(n));
+            let mut known = KnownKeys::new(Size(memory));
+            (0..100_000).for_each(|n| known.learn(hash(n)));
+            assert!(known.slots.capacity() as u64 * 8 <= memory && known.capacity() <= known.slots.len(), "{memory}");
+            if known.slots.is_empty() {
+                assert_eq!(known.stage(hash(1)), Added::Forgotten);
             }
-            let slots: usize = known.shards.iter().map(|shard| shard.slots.capacity()).sum();
-            assert!(slots as u64 * 16 <= memory, "{memory}");
-            assert!(known.len() <= slots);
-            let found = (0..100_000).filter(|n| known.has(hash(*n))).count();
-            assert_eq!(found, known.len(), "{memory}");
-            assert!(!known.has(0));
         }
     }
 }

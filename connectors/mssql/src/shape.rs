@@ -241,14 +241,15 @@ impl Shape {
                 }
             }
         }
-        // Of one key in a batch the last row counts.
+        // Of one key in a batch the last row counts. Rows of one hash are the same row, and the second is known when the first is staged.
+        let same = self.hash.is_some() && self.mode == WriteMode::InsertNew;
         let mut keys = match (self.hash.is_some(), self.key.is_empty()) {
             (true, _) => origin.iter().map(|row| hashes[*row]).collect(),
             (false, false) => row_hashes(&cast, Some(&self.key))?,
             (false, true) => vec![],
         };
         let mut superseded = 0;
-        if !keys.is_empty() && !self.refuses_late() {
+        if !keys.is_empty() && !same && !self.refuses_late() {
             let mut seen = hashbrown::HashSet::with_capacity(keys.len());
             for row in (0..keys.len()).rev() {
                 if still[row] && !seen.insert(keys[row]) {

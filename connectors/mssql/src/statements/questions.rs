@@ -1,0 +1,146 @@
+//! What is asked of the staging table before its rows are published: which of them the target would refuse.
+
+use std::fmt::Write as _;
+
+use towpath_core::WriteMode;
+
+use super::{Loaded, Publish, ROW};
+use crate::{
+    catalog::{CheckConstraint, Column, ForeignKey, Unique, quote},
+    types::SqlType,
+};
+
+impl Publish<'_> {
+    /// Rows from `first` on whose text is another one in the column's code page: cut because it needs more bytes, or with a question mark for a
+    /// character that has no place there. By way of bytes, so that no server keeps the text as it is until it is stored. Compared by a binary collation, to which a letter and its look-alike are two.
+    pub(crate) fn not_in_code_page(&self, loaded: &Loaded, first: i64) -> Option<String> {
+        let of = match &loaded.column.of {
+            SqlType::Text => SqlType::VarChar(None),
+            of if of.has_code_page() => of.clone(),
+            _ => return None,
+        };
+        let name = quote(&loaded.column.name);
+        let collation = loaded.column.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+        let there = format!("CONVERT({of}, s.{name}{collation})");
+        // Bytes are read back in the database's code page, so that way is open only to columns that have it too.
+        let there = match &loaded.column.collation {
+            None => format!("CONVERT({of}, CONVERT(varbinary(max), {there}))"),
+            Some(_) => there,
+        };
+        Some(format!(
+            "SELECT s.{row} FROM {} AS s WHERE s.{row} >= {first} AND CONVERT(nvarchar(max), {there}) COLLATE Latin1_General_BIN2 \
+             <> s.{name} COLLATE Latin1_General_BIN2",
+            self.staging,
+            row = quote(ROW)
+        ))
+    }
+
+    /// Rows from `first` on that do not convert to the type of the column.
+    pub(crate) fn not_convertible(&self, loaded: &Loaded, first: i64) -> Option<String> {
+        if loaded.column.of != SqlType::Xml {
+            return None;
+        }
+        let (name, of) = (quote(&loaded.column.name), &loaded.column.of);
+        Some(format!(
+            "SELECT s.{row} FROM {} AS s WHERE s.{row} >= {first} AND s.{name} IS NOT NULL AND TRY_CONVERT({of}, s.{name}) IS NULL",
+            self.staging,
+            row = quote(ROW)
+        ))
+    }
+
+    /// Rows from `first` on that a CHECK constraint refuses: where it is false, not where it is unknown. `None`: it looks at a column that is not
+    /// loaded, and so at the same value for every row.
+    pub(crate) fn refused_by(&self, check: &CheckConstraint, all: &[Column], first: i64) -> Option<String> {
+        let mentions = |column: &Column| check.mentions(&column.name);
+        let loaded = |column: &Column| self.columns.iter().any(|loaded| loaded.column.name == column.name);
+        if all.iter().any(|column| mentions(column) && !loaded(column)) {
+            return None;
+        }
+        // As they will be in the target: a time cut to seconds, a text of a fixed length.
+        let columns = self.columns.iter().filter(|loaded| mentions(&loaded.column));
+        let columns: Vec<_> =
+            columns.map(|loaded| format!("{} AS {}", loaded.value("d"), quote(&loaded.column.name))).collect();
+        if columns.is_empty() {
+            return None;
+        }
+        Some(format!(
+            "SELECT s.{row} FROM (SELECT d.{row}, {} FROM {} AS d WHERE d.{row} >= {first}) AS s WHERE NOT ({})",
+            columns.join(", "),
+            self.staging,
+            check.definition,
+            row = quote(ROW)
+        ))
+    }
+
+    /// Rows from `first` on that point to a row that is not there. Where the table points to itself, a row may come with the same load.
+    pub(crate) fn orphans(&self, key: &ForeignKey, first: i64) -> Option<String> {
+        let of = |name: &str| self.columns.iter().find(|loaded| loaded.column.name == name);
+        let pairs: Option<Vec<(&Loaded, &str)>> =
+            key.columns.iter().map(|(here, there)| Some((of(here)?, there.as_str()))).collect();
+        let pairs = pairs?;
+        let row = quote(ROW);
+        let given: Vec<_> =
+            pairs.iter().map(|(here, _)| format!("s.{} IS NOT NULL", quote(&here.column.name))).collect();
+        let there = |alias: &str| {
+            let pairs = pairs.iter().map(|(here, there)| format!("{alias}.{} = {}", quote(there), here.value("s")));
+            pairs.collect::<Vec<_>>().join(" AND ")
+        };
+        let mut sql = format!(
+            "SELECT s.{row} FROM {} AS s WHERE s.{row} >= {first} AND {} AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {})",
+            self.staging,
+            given.join(" AND "),
+            key.parent,
+            there("p")
+        );
+        if key.parent == *self.target && pairs.iter().all(|(_, there)| of(there).is_some()) {
+            let _ = write!(sql, " AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {})", self.staging, there("p"));
+        }
+        Some(sql)
+    }
+
+    /// Rows from `first` on whose value of a unique index, not the key's, is taken: by a row of the target that is another one, or by an earlier row of
+    /// the load.
+    pub(crate) fn taken(&self, unique: &Unique, mode: WriteMode, first: i64) -> Option<String> {
+        let is_key = unique.columns.len() == self.key.len()
+            && unique.columns.iter().all(|name| self.key.iter().any(|key| key.to_lowercase() == name.to_lowercase()));
+        let columns: Option<Vec<&Loaded>> =
+            unique.columns.iter().map(|name| self.columns.iter().find(|loaded| loaded.column.name == *name)).collect();
+        let columns = columns.filter(|_| !is_key)?;
+        let row = quote(ROW);
+        let same = columns.iter().map(|loaded| format!("t.{} = {}", quote(&loaded.column.name), loaded.value("s")));
+        let same = same.collect::<Vec<_>>().join(" AND ");
+        let other = if self.key.is_empty() { String::new() } else { format!(" AND NOT ({})", self.same_key("t", "s")) };
+        // A row that is known by its key is not inserted, and so in nobody's way.
+        let known = match mode {
+            WriteMode::InsertNew => {
+                format!(" AND NOT EXISTS (SELECT 1 FROM {} AS t WHERE {})", self.target, self.same_key("t", "s"))
+            }
+            _ => String::new(),
+        };
+        let in_target = format!("EXISTS (SELECT 1 FROM {} AS t WHERE {same}{other})", self.target);
+        let same = columns.iter().map(|loaded| format!("{} = {}", loaded.value("e"), loaded.value("s")));
+        let same = same.collect::<Vec<_>>().join(" AND ");
+        // Not one of the same key, which takes this one's place or leaves it to it; nor one that the target has, and that is not inserted.
+        let keys =
+            self.keys().map(|loaded| format!("{} = {}", loaded.value("e"), loaded.value("s"))).collect::<Vec<_>>();
+        let other = if keys.is_empty() { String::new() } else { format!(" AND NOT ({})", keys.join(" AND ")) };
+        let stays = match mode {
+            WriteMode::InsertNew => {
+                let keys =
+                    self.keys().map(|loaded| format!("t.{} = {}", quote(&loaded.column.name), loaded.value("e")));
+                let keys = keys.collect::<Vec<_>>().join(" AND ");
+                format!(" AND NOT EXISTS (SELECT 1 FROM {} AS t WHERE {keys})", self.target)
+            }
+            _ => String::new(),
+        };
+        let earlier =
+            format!("EXISTS (SELECT 1 FROM {} AS e WHERE {same} AND e.{row} < s.{row}{other}{stays})", self.staging);
+        let taken = match mode {
+            WriteMode::Replace => earlier,
+            // Of one key the last row counts, and which is the last of each is not known here: the publish finds what is left.
+            WriteMode::Upsert => in_target,
+            _ => format!("({in_target} OR {earlier})"),
+        };
+        Some(format!("SELECT s.{row} FROM {} AS s WHERE s.{row} >= {first} AND {taken}{known}", self.staging))
+    }
+}
