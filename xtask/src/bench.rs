@@ -15,6 +15,9 @@ use std::{
 
 use crate::{Fallible, cmd, measure::Run};
 
+/// The profile of what is measured: that of what is shipped.
+const PROFILE: &str = "dist";
+
 pub(crate) fn run(arguments: &[String]) -> Fallible {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] | ["spine"] => spine::run(),

@@ -64,7 +64,7 @@ pub(crate) fn target_dir() -> Fallible<PathBuf> {
     folder.map(PathBuf::from).ok_or_else(|| "cargo metadata names no target directory".to_owned())
 }
 
-/// Builds `towpath` and the simulators in a profile, and says where they lie: `release` to measure, `demo` to be ready soon.
+/// Builds `towpath` and the simulators in a profile, and says where they lie: `dist` to measure, `demo` to be ready soon.
 pub(crate) fn build(profile: &str) -> Fallible<Programs> {
     run(&mut cargo(["build", "--profile", profile, "--package", "towpath", "--package", "towpath-testkit", "--bins"]))?;
     let folder = target_dir()?.join(profile);

@@ -16,6 +16,7 @@ mod faults;
 mod files;
 mod kills;
 mod peers;
+mod refused;
 mod serve;
 mod sharing;
 mod warehouse;

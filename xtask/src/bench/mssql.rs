@@ -2,13 +2,14 @@
 //! of the connector), in the same run on the same server.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use super::{Figure, figures, machine, serve, slow_server::SlowServer};
+use super::{Figure, PROFILE, figures, machine, serve, slow_server::SlowServer};
 use crate::{
     Fallible, cmd,
     measure::{Limits, Run, once},
@@ -41,8 +42,8 @@ pub(super) fn run(jobs: &[&str]) -> Fallible {
         return Err(format!("'{unknown}' is no job; there are {}", JOBS.join(", ")));
     }
     let wanted = |job: &str| jobs.is_empty() || jobs.contains(&job);
-    let programs = cmd::build("release")?;
-    let example = ["build", "--release", "--package", "towpath-connector-mssql", "--example", "by_hand"];
+    let programs = cmd::build(PROFILE)?;
+    let example = ["build", "--profile", PROFILE, "--package", "towpath-connector-mssql", "--example", "by_hand"];
     cmd::run(&mut cmd::cargo(example))?;
     let scratch = cmd::Scratch::new("bench-mssql")?;
     let bench = Bench::new(programs, scratch.path())?;
@@ -108,7 +109,7 @@ impl Drop for Bench {
 
 impl Bench {
     fn new(programs: cmd::Programs, folder: &Path) -> Fallible<Self> {
-        let by_hand = cmd::target_dir()?.join("release/examples/by_hand");
+        let by_hand = cmd::target_dir()?.join(PROFILE).join("examples/by_hand");
         let (url, simulator) = match std::env::var("TOWPATH_MSSQL_URL") {
             Ok(url) => (url, None),
             Err(_) => {
@@ -324,6 +325,9 @@ impl Bench {
                 if kept != Some(refused) {
                     return Err(format!("{kept:?} dead letters, where {refused} rows are refused"));
                 }
+                if refused > 0 {
+                    self.reasons(&report, refused)?;
+                }
                 runs.push(run);
             }
         }
@@ -333,6 +337,36 @@ impl Bench {
             ..Figure::quotient("10,000 refused rows of seven kinds in a million", ours, clean, "≤ 1.10×")
         });
         self.ask(&format!("{}{}", self.dropped("strict"), self.dropped("lines"))).map(drop)
+    }
+
+    /// Whether the dead letters of a run give seven reasons, in equal parts.
+    fn reasons(&self, report: &serde_json::Value, refused: u64) -> Fallible {
+        let run = report.get("run_id").and_then(serde_json::Value::as_str).ok_or("the report names no run")?;
+        let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+        let folder = self.folder.join("state/dead_letters/refused");
+        for file in fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))? {
+            let path = file.map_err(|error| error.to_string())?.path();
+            if path.extension().is_none_or(|end| end != "jsonl") {
+                continue;
+            }
+            let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            for line in text.lines() {
+                let letter: serde_json::Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
+                let text = |name: &str| letter.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+                if text("run") == run {
+                    // Without what differs from row to row.
+                    let reason = text("reason").replace(|char: char| char.is_ascii_digit(), "0");
+                    *reasons.entry(format!("{}: {reason}", text("column"))).or_default() += 1;
+                }
+            }
+        }
+        let (least, most) = (refused / 7, refused.div_ceil(7));
+        match reasons.len() == 7 && reasons.values().all(|rows| (least..=most).contains(rows)) {
+            true => Ok(()),
+            false => {
+                Err(format!("{refused} rows are refused for seven reasons, and the dead letters say {reasons:#?}"))
+            }
+        }
     }
 
     /// Rows out of a table into a CSV file, beside a loop that counts them.

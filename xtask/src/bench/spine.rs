@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use super::{Figure, figures, machine, serve};
+use super::{Figure, PROFILE, figures, machine, serve};
 use crate::{
     Fallible, cmd,
     measure::{Limits, Run, once, side_by_side},
@@ -19,7 +19,7 @@ pub(super) fn run() -> Fallible {
     if !cmd::is_at_hand("sqlite3") {
         return Err("the rival is missing: install the sqlite3 shell".to_owned());
     }
-    let programs = cmd::build("release")?;
+    let programs = cmd::build(PROFILE)?;
     let scratch = cmd::Scratch::new("bench")?;
     let bench = Bench { programs, folder: scratch.path().to_owned() };
     let columns = bench.sample("log.csv", ROWS)?;
