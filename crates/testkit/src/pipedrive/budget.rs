@@ -28,8 +28,18 @@ pub(super) enum Stop {
     Blocked,
 }
 
+/// Who calls.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub token: String,
+    /// With an access token of OAuth: has a larger window, and is not kept out for going on.
+    pub oauth: bool,
+    /// Calls in a window.
+    pub burst: usize,
+}
+
 #[derive(Debug, Default)]
-struct Caller {
+struct Usage {
     calls: VecDeque<Duration>,
     searches: VecDeque<Duration>,
     refused: u32,
@@ -45,7 +55,7 @@ pub(super) struct Budget {
     day: i64,
     reset_hour: i8,
     abuse_after: u32,
-    callers: HashMap<String, Caller>,
+    usages: HashMap<String, Usage>,
 }
 
 /// What the headers tell.
@@ -68,7 +78,7 @@ impl Budget {
     pub fn new(options: &PipedriveOptions) -> Self {
         let limit = 30_000 * options.plan.factor() * options.seats + options.top_up;
         let abuse_after = options.unsettled.abuse_after;
-        Self { limit, used: 0, day: 0, reset_hour: options.reset_hour, abuse_after, callers: HashMap::new() }
+        Self { limit, used: 0, day: 0, reset_hour: options.reset_hour, abuse_after, usages: HashMap::new() }
     }
 
     fn turn(&mut self, seconds: i64) {
@@ -84,38 +94,30 @@ impl Budget {
     }
 
     /// Lets a call in, or not. `seconds` since 1970, `now` since the start.
-    pub fn enter(
-        &mut self,
-        token: &str,
-        burst: usize,
-        kind: Kind,
-        cost: u64,
-        seconds: i64,
-        now: Duration,
-    ) -> Result<(), Stop> {
+    pub fn enter(&mut self, caller: &Caller, kind: Kind, cost: u64, seconds: i64, now: Duration) -> Result<(), Stop> {
         self.turn(seconds);
         let rest = self.rest(seconds);
         let exhausted = self.used + cost > self.limit;
-        let caller = self.callers.entry(token.to_owned()).or_default();
-        if caller.blocked_until.is_some_and(|until| now < until) {
+        let usage = self.usages.entry(caller.token.clone()).or_default();
+        if usage.blocked_until.is_some_and(|until| now < until) {
             return Err(Stop::Blocked);
         }
-        forget(&mut caller.calls, now);
-        forget(&mut caller.searches, now);
-        let many = caller.calls.len() >= burst || (kind == Kind::Search && caller.searches.len() >= SEARCHES);
+        forget(&mut usage.calls, now);
+        forget(&mut usage.searches, now);
+        let many = usage.calls.len() >= caller.burst || (kind == Kind::Search && usage.searches.len() >= SEARCHES);
         if !many && !exhausted {
-            caller.calls.push_back(now);
+            usage.calls.push_back(now);
             if kind == Kind::Search {
-                caller.searches.push_back(now);
+                usage.searches.push_back(now);
             }
             return Ok(());
         }
-        let goes_on = caller.last_refused.is_some_and(|last| now.saturating_sub(last) < PATIENCE);
-        caller.refused = if goes_on { caller.refused + 1 } else { 1 };
-        caller.last_refused = Some(now);
-        if caller.refused > self.abuse_after {
-            caller.blocked_until = Some(now + BLOCK);
-            caller.refused = 0;
+        let goes_on = usage.last_refused.is_some_and(|last| now.saturating_sub(last) < PATIENCE);
+        usage.refused = if goes_on { usage.refused + 1 } else { 1 };
+        usage.last_refused = Some(now);
+        if !caller.oauth && usage.refused > self.abuse_after {
+            usage.blocked_until = Some(now + BLOCK);
+            usage.refused = 0;
             return Err(Stop::Blocked);
         }
         Err(if many { Stop::Burst } else { Stop::Daily(rest) })
@@ -149,12 +151,12 @@ impl Budget {
     }
 
     /// What the headers tell this caller.
-    pub fn tell(&mut self, token: &str, burst: usize, kind: Kind, seconds: i64, now: Duration) -> Left {
+    pub fn tell(&mut self, caller: &Caller, kind: Kind, seconds: i64, now: Duration) -> Left {
         let tokens = self.left(seconds);
         let limit = self.limit;
-        let caller = self.callers.entry(token.to_owned()).or_default();
+        let usage = self.usages.entry(caller.token.clone()).or_default();
         let (calls, most) =
-            if kind == Kind::Search { (&mut caller.searches, SEARCHES) } else { (&mut caller.calls, burst) };
+            if kind == Kind::Search { (&mut usage.searches, SEARCHES) } else { (&mut usage.calls, caller.burst) };
         forget(calls, now);
         // A rolling window: it is at its end for the oldest call of it.
         let reset = calls.front().map_or(WINDOW, |oldest| (*oldest + WINDOW).saturating_sub(now));
@@ -177,6 +179,10 @@ mod tests {
         Budget::new(&PipedriveOptions::default())
     }
 
+    fn caller(token: &str) -> Caller {
+        Caller { token: token.to_owned(), oauth: false, burst: 20 }
+    }
+
     fn at(millis: u64) -> Duration {
         Duration::from_millis(millis)
     }
@@ -184,7 +190,7 @@ mod tests {
     #[test]
     fn the_window_rolls() {
         let mut budget = budget();
-        let mut enter = |millis, kind| budget.enter("t", 20, kind, 1, 0, at(millis));
+        let mut enter = |millis, kind| budget.enter(&caller("t"), kind, 1, 0, at(millis));
         for call in 0..20 {
             assert_eq!(enter(call * 50, Kind::Get), Ok(()));
         }
@@ -203,11 +209,11 @@ mod tests {
         let mut budget = Budget::new(&PipedriveOptions { reset_hour: 3, ..PipedriveOptions::default() });
         let day = 20_000 * DAY;
         let before = day + 2 * 3600 + 3599;
-        assert_eq!(budget.enter("t", 20, Kind::List, 10, before, at(0)), Ok(()));
+        assert_eq!(budget.enter(&caller("t"), Kind::List, 10, before, at(0)), Ok(()));
         budget.pay(29_995);
-        assert_eq!(budget.enter("t", 20, Kind::List, 10, before, at(1)), Err(Stop::Daily(1)));
-        assert_eq!(budget.enter("t", 20, Kind::Update, 5, before, at(2)), Ok(()), "five tokens are left");
-        assert_eq!(budget.enter("t", 20, Kind::List, 10, before + 1, at(3)), Ok(()));
+        assert_eq!(budget.enter(&caller("t"), Kind::List, 10, before, at(1)), Err(Stop::Daily(1)));
+        assert_eq!(budget.enter(&caller("t"), Kind::Update, 5, before, at(2)), Ok(()), "five tokens are left");
+        assert_eq!(budget.enter(&caller("t"), Kind::List, 10, before + 1, at(3)), Ok(()));
         assert_eq!(budget.left(before + 1), 30_000);
     }
 
@@ -215,12 +221,16 @@ mod tests {
     fn who_goes_on_after_refusals_is_kept_out() {
         let mut budget = budget();
         budget.spend(30_000, 0);
-        for call in 0..20 {
-            assert_eq!(budget.enter("t", 20, Kind::Get, 1, 0, at(call)), Err(Stop::Daily(DAY)));
+        let app = Caller { oauth: true, ..caller("app") };
+        for call in 0..40 {
+            assert_eq!(budget.enter(&app, Kind::Get, 1, 0, at(call)), Err(Stop::Daily(DAY)), "apps are only refused");
         }
-        assert_eq!(budget.enter("t", 20, Kind::Get, 1, 0, at(30)), Err(Stop::Blocked));
-        assert_eq!(budget.enter("t", 20, Kind::Get, 1, DAY, at(59_000)), Err(Stop::Blocked));
-        assert_eq!(budget.enter("other", 20, Kind::Get, 1, DAY, at(59_000)), Ok(()));
-        assert_eq!(budget.enter("t", 20, Kind::Get, 1, DAY, at(60_030)), Ok(()));
+        for call in 0..20 {
+            assert_eq!(budget.enter(&caller("t"), Kind::Get, 1, 0, at(call)), Err(Stop::Daily(DAY)));
+        }
+        assert_eq!(budget.enter(&caller("t"), Kind::Get, 1, 0, at(30)), Err(Stop::Blocked));
+        assert_eq!(budget.enter(&caller("t"), Kind::Get, 1, DAY, at(59_000)), Err(Stop::Blocked));
+        assert_eq!(budget.enter(&caller("other"), Kind::Get, 1, DAY, at(59_000)), Ok(()));
+        assert_eq!(budget.enter(&caller("t"), Kind::Get, 1, DAY, at(60_030)), Ok(()));
     }
 }

@@ -215,7 +215,7 @@ pub struct Unsettled {
     pub failures_cost: bool,
     /// Whether answers tell of the burst window (`x-ratelimit-*`).
     pub burst_headers: bool,
-    /// What `x-daily-requests-left` tells.
+    /// What `x-daily-requests-left` tells. It is sent to API tokens only.
     pub requests_left: RequestsLeft,
     /// Whether `x-daily-ratelimit-token-limit` and `-remaining` are sent: they are not documented, but have been seen.
     pub token_headers: bool,
@@ -235,13 +235,15 @@ pub struct Unsettled {
     pub cursors: Cursors,
     /// How names are taken apart.
     pub name_split: NameSplit,
+    /// Whether instants in answers have milliseconds: `2026-01-01T00:00:00.000Z`. They are whole seconds all the same.
+    pub times_have_millis: bool,
     /// Whether texts lose the blanks around them.
     pub trims: bool,
     /// Whether a body with a key that the specification does not know is refused; else the key is ignored.
     pub unknown_keys_refused: bool,
     /// Whether `first_name` and `last_name` may be written; the specification has them in answers only.
     pub name_parts_writable: bool,
-    /// After so many 429s, each within 10 s of the one before, who goes on is answered 403 with a page, for a minute.
+    /// After so many 429s, each within 10 s of the one before, who goes on with an API token is answered 403 with a page, for a minute.
     pub abuse_after: u32,
 }
 
@@ -263,6 +265,7 @@ impl Default for Unsettled {
             deleted: Deleted::default(),
             cursors: Cursors::default(),
             name_split: NameSplit::default(),
+            times_have_millis: false,
             trims: true,
             unknown_keys_refused: true,
             name_parts_writable: true,
@@ -290,6 +293,7 @@ impl Unsettled {
             deleted: Deleted::Readable,
             cursors: Cursors::Offset,
             name_split: NameSplit::Last,
+            times_have_millis: true,
             trims: false,
             unknown_keys_refused: false,
             name_parts_writable: true,

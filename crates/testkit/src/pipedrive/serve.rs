@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Account, Clock, PipedriveOptions,
-    budget::{Budget, Left, Stop},
+    budget::{Budget, Caller, Left, Stop},
     control,
     faults::{Fault, Faults},
     log::{Call, Kind, Log},
@@ -53,13 +53,6 @@ pub(super) struct Shared {
     pub tokens: Mutex<Tokens>,
     pub faults: Faults,
     pub log: Log,
-}
-
-/// Who calls.
-struct Caller {
-    token: String,
-    oauth: bool,
-    burst: usize,
 }
 
 /// The connection ends without an answer.
@@ -237,13 +230,13 @@ fn step(shared: &Arc<Shared>, asked: &Asked, faults: &[Fault], call: &mut Call) 
     };
     let (kind, _, cost) = route.price();
     let seconds = shared.clock.seconds();
-    let entered = shared.with_budget(|budget, _| budget.enter(&caller.token, caller.burst, kind, cost, seconds, now));
+    let entered = shared.with_budget(|budget, _| budget.enter(&caller, kind, cost, seconds, now));
     if let Err(stop) = entered {
         let mut answer = match stop {
             Stop::Blocked => return page(403, "Access denied", "You have been blocked."),
             Stop::Daily(rest) => daily(shared, rest),
             Stop::Burst => {
-                let left = shared.with_budget(|budget, _| budget.tell(&caller.token, caller.burst, kind, seconds, now));
+                let left = shared.with_budget(|budget, _| budget.tell(&caller, kind, seconds, now));
                 burst(&shared.options, left.reset)
             }
         };
@@ -321,8 +314,7 @@ impl Shared {
     /// What the headers tell of budgets.
     fn tell(&self, caller: &Caller, kind: Kind, now: Duration, headers: &mut HeaderMap) {
         let unsettled = &self.options.unsettled;
-        let left: Left =
-            self.with_budget(|budget, seconds| budget.tell(&caller.token, caller.burst, kind, seconds, now));
+        let left: Left = self.with_budget(|budget, seconds| budget.tell(caller, kind, seconds, now));
         let mut set = |name: &'static str, value: u64| put(headers, HeaderName::from_static(name), &value.to_string());
         if unsettled.burst_headers {
             set("x-ratelimit-limit", left.burst_limit as u64);
@@ -330,6 +322,7 @@ impl Shared {
             set("x-ratelimit-reset", left.reset);
         }
         match unsettled.requests_left {
+            _ if caller.oauth => {}
             RequestsLeft::Tokens => set("x-daily-requests-left", left.tokens),
             RequestsLeft::Writes => set("x-daily-requests-left", left.tokens / 5),
             RequestsLeft::Absent => {}

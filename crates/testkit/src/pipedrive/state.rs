@@ -222,6 +222,11 @@ impl State {
         of.min_by_key(|row| row.int("order_nr")).map(|row| row.id)
     }
 
+    fn instant(&self, seconds: i64) -> Value {
+        let text = clock::rfc3339(seconds);
+        json!(if self.options.unsettled.times_have_millis { text.replace('Z', ".000Z") } else { text })
+    }
+
     /// Shows a record as v2 does: key by key, in order.
     fn show(&self, entity: Entity, row: &Row, view: &View, mut put: impl FnMut(&str, &Value)) {
         let empty = Value::Array(vec![]);
@@ -234,12 +239,15 @@ impl State {
             }
             match field.key {
                 "id" => put("id", &json!(row.id)),
-                "add_time" => put("add_time", &json!(clock::rfc3339(row.add))),
-                "update_time" => put("update_time", &json!(clock::rfc3339(row.update))),
+                "add_time" => put("add_time", &self.instant(row.add)),
+                "update_time" => put("update_time", &self.instant(row.update)),
                 "is_deleted" => put("is_deleted", &json!(row.deleted.is_some())),
                 key => match (row.get(key), field.shape) {
                     (Value::Null, Shape::Labels | Shape::Contacts | Shape::Json) => put(key, &empty),
                     (Value::Null, Shape::Boolean) => put(key, &Value::Bool(false)),
+                    (Value::String(instant), Shape::Instant) if self.options.unsettled.times_have_millis => {
+                        put(key, &json!(instant.replace('Z', ".000Z")));
+                    }
                     (value, _) => put(key, value),
                 },
             }

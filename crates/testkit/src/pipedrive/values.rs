@@ -286,8 +286,11 @@ impl State {
         let part_at = |key: &str| format!("{at}.{key}");
         let filled = |text: &str| if text.is_empty() { Value::Null } else { json!(text) };
         let zone = |given: &Map<String, Value>, shown: &mut Map<String, Value>| {
-            for key in ["timezone_id", "timezone_name"] {
-                shown.insert(key.to_owned(), given.get(key).cloned().unwrap_or_default());
+            // Without a time zone, it is the user's.
+            let default = given.keys().all(|key| !key.starts_with("timezone"));
+            for (key, of_user) in [("timezone_id", json!(1)), ("timezone_name", json!("Etc/UTC"))] {
+                let of_user = if default { of_user } else { Value::Null };
+                shown.insert(key.to_owned(), given.get(key).cloned().unwrap_or(of_user));
             }
         };
         Ok(match custom {

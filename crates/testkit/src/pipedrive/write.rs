@@ -169,6 +169,9 @@ impl State {
                 return Err(Refusal::forbidden(&format!("{key} needs the Contact Sync feature")));
             }
             let value = self.standard(entity, field, &self.received(value))?;
+            if is_new && field.key == "is_deleted" && value == json!(true) {
+                return Err(Refusal::bad("is_deleted: a record cannot be created deleted"));
+            }
             match field.key {
                 "add_time" => row.add = value.as_str().and_then(clock::instant).unwrap_or(row.add),
                 "is_deleted" => row.deleted = (value == json!(true)).then(|| self.clock.seconds()),

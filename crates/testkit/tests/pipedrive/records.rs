@@ -98,6 +98,7 @@ async fn what_the_vendor_refuses_is_refused_in_its_words() {
         ("POST", "persons", json!({ "emails": [] })),
         ("POST", "persons", json!({ "name": "x", "emails": ["a@b.example"] })),
         ("POST", "persons", json!({ "name": "x", "job_title": "Manager" })),
+        ("POST", "deals", json!({ "title": "x", "is_deleted": true })),
         ("PATCH", "deals/1", json!({ "currency": "XXX" })),
         ("PATCH", "deals/1", json!({ "status": "paid" })),
         ("PATCH", "deals/1", json!({ "won_time": "2026-01-01T00:00:00Z" })),
@@ -161,7 +162,7 @@ async fn custom_values_are_kept_as_their_types_have_them() {
         (
             FieldType::Time,
             json!({ "value": "9:05" }),
-            json!({ "value": "09:05:00", "timezone_id": null, "timezone_name": null }),
+            json!({ "value": "09:05:00", "timezone_id": 1, "timezone_name": "Etc/UTC" }),
         ),
         (FieldType::Phone, json!("+49 1"), json!("+49 1")),
         (FieldType::People, json!(1), json!(1)),
@@ -208,6 +209,8 @@ async fn what_is_not_established_can_be_either_way() {
         let reply = client.call("POST", "/api/v2/persons", body.clone()).await;
         assert_eq!(reply.status, if other { 201 } else { 200 });
         let person = &reply.body["data"];
+        let time = person["update_time"].as_str().unwrap();
+        assert_eq!(time.ends_with(".000Z"), other, "{time}");
         assert_eq!(person["name"], if other { " Anna Maria Smith " } else { "Anna Maria Smith" });
         assert_eq!(person["first_name"], if other { "Anna Maria" } else { "Anna" });
         assert_eq!(person["custom_fields"].get(&key), if other { None } else { Some(&Value::Null) });
