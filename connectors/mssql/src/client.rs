@@ -78,9 +78,7 @@ impl Session {
             let answer = self.tds.simple_query(sql).await?;
             answer.into_results().await
         });
-        let t0 = std::time::Instant::now();
         let done = asked.await;
-        tracing::info!("TIMED {what} {:?}", t0.elapsed());
         self.ended(what, done)
     }
     /// The rows of one statement with parameters @P1 …
@@ -90,17 +88,13 @@ impl Session {
             let answer = self.tds.query(sql, parameters).await?;
             answer.into_first_result().await
         });
-        let t0 = std::time::Instant::now();
         let done = asked.await;
-        tracing::info!("TIMED {what} {:?}", t0.elapsed());
         self.ended(what, done)
     }
     /// Runs one statement with parameters; how many rows it touched.
     pub(crate) async fn execute(&mut self, what: &str, sql: &str, parameters: &[&dyn ToSql]) -> Result<u64> {
         self.standing = Standing::Busy;
-        let t0 = std::time::Instant::now();
         let done = Box::pin(self.tds.execute(sql, parameters)).await;
-        tracing::info!("TIMED {what} {:?}", t0.elapsed());
         self.ended(what, done.map(|done| done.total()))
     }
     /// Begins a bulk load; until [`calm`](Session::calm) says otherwise the session counts as spoilt, because a load that is let go of leaves its
