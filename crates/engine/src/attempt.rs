@@ -75,6 +75,8 @@ pub(crate) enum Came {
     CaughtUp,
     /// The targets know of an unfinished run that the state store does not: take that one up.
     Across(Run),
+    /// What this run has staged cannot be gone on with: leave it behind, with a new one.
+    Anew,
     /// It was asked to stop.
     Stopped,
 }
@@ -155,6 +157,12 @@ impl Attempt<'_> {
         let ours = newest.is_none_or(|newest| newest.run.id == self.run.id || newest.last);
         let standings: Vec<_> = sinks.iter().map(|sink| self.standing(sink)).collect();
         let mut start = self.engine.rules.start(start(&standings, ours)?);
+        if let Start::Level { from, .. } = &start
+            && self.would_stage_twice(sinks, from.as_ref())
+        {
+            tracing::warn!("a target was made anew while this run had staged rows for another: a new run begins");
+            return Ok(Prepared::Done(Came::Anew));
+        }
         if let Start::Level { epoch, .. } = &mut start {
             // Numbers are never used twice, or the dead letters of two epochs could not be told apart.
             *epoch = sinks.iter().map(|sink| sink.seen).max().unwrap_or(0).max(*epoch);
@@ -194,6 +202,16 @@ impl Attempt<'_> {
         }
         let one_epoch = holds || self.remembers_before_append(&transforms, sinks);
         Ok(Prepared::Ready(Box::new(Ready { resume, start, sources, transforms, one_epoch, begin_anew })))
+    }
+
+    /// Whether a sink that replaces its table has staged rows of this very run that would be read again: it would take them for others.
+    fn would_stage_twice(&self, sinks: &[OpenSink], from: Option<&Checkpoint>) -> bool {
+        let begins_at = from.filter(|from| from.run.id == self.run.id).map_or(0, |from| from.epoch);
+        let mut replacing = sinks.iter().filter(|sink| sink.plan.mode == WriteMode::Replace);
+        replacing.any(|sink| {
+            let held = sink.held.as_ref();
+            held.is_some_and(|held| held.run.id == self.run.id && !held.last && held.epoch > begins_at)
+        })
     }
 
     async fn open_sink(&self, index: usize, sinks: &mut Vec<OpenSink>, cancel: &CancellationToken) -> Result<()> {

@@ -218,6 +218,7 @@ impl Engine {
                 Ok(Came::ToTheEnd) => break Status::Completed,
                 Ok(Came::Stopped) => break Status::Cancelled,
                 Ok(Came::CaughtUp) => {}
+                Ok(Came::Anew) => (run, begun, report.taken_up) = (new_run(), false, false),
                 Ok(Came::Across(found)) => {
                     tracing::info!("taking up run {}, which the target says did not end", found.id);
                     (run, begun, report.taken_up) = (found, true, true);

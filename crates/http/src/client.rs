@@ -11,6 +11,7 @@ use crate::{
     classify::{Refusal, classify, status_text},
     leave::{Leave, Verdict, settle, verdict},
     ntlm::SignIn,
+    oauth::{Token, Tokens},
     options::{Auth, HttpOptions},
     pooled::{self, Failed},
     request::{Body, Request},
@@ -38,6 +39,7 @@ struct Inner {
     headers: HeaderMap,
     /// The credential in the clear, ready to go into a header.
     carried: Carried,
+    tokens: Option<Tokens>,
 }
 
 /// How requests travel.
@@ -60,6 +62,8 @@ struct Hop {
     url: Url,
     headers: HeaderMap,
     body: Body,
+    /// The token it is signed in with.
+    token: Option<Token>,
 }
 
 /// A head with a body behind it, and what is still to be said about the credential that went out for it.
@@ -76,9 +80,16 @@ impl Client {
     /// # Errors
     /// Config, if the options contradict each other or name files that cannot be used.
     pub fn new(options: &HttpOptions, ctx: &Context) -> Result<Self> {
+        let mut tokens = None;
         let way = match &options.auth {
             Auth::Ntlm { .. } | Auth::Negotiate { .. } => Way::Own(Box::new(SignIn::new(options)?)),
-            _ => Way::Pooled(pooled::client(options)?),
+            auth => {
+                let client = pooled::client(options)?;
+                if let Auth::OAuth2(oauth) = auth {
+                    tokens = Some(Tokens::new(oauth, options.timeouts, client.clone(), ctx)?);
+                }
+                Way::Pooled(client)
+            }
         };
         let mut headers = HeaderMap::new();
         let agent = options.user_agent.as_deref().unwrap_or(concat!("towpath/", env!("CARGO_PKG_VERSION")));
@@ -90,7 +101,7 @@ impl Client {
             headers.insert(header_name(name, "headers")?, value);
         }
         let carried = carried(&options.auth)?;
-        let inner = Inner { options: options.clone(), ctx: ctx.clone(), way, headers, carried };
+        let inner = Inner { options: options.clone(), ctx: ctx.clone(), way, headers, carried, tokens };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -129,7 +140,12 @@ impl Client {
         } else if headers.contains_key(header::RANGE) {
             headers.entry(header::ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
         }
-        let mut hop = Hop { method, url, headers, body };
+        let token = match &self.inner.tokens {
+            Some(tokens) => Some(tokens.token(None).await?),
+            None => None,
+        };
+        let mut hop = Hop { method, url, headers, body, token };
+        let mut renewed = false;
         for _ in 0..=REDIRECTS {
             let again = hop.body.again();
             let head = hop.method == Method::HEAD;
@@ -151,6 +167,15 @@ impl Client {
                 // Read, so that the connection can be used again.
                 response.opening(REFUSAL).await;
                 self.turn(&mut hop, status, to, again, &home)?;
+                continue;
+            }
+            if let (StatusCode::UNAUTHORIZED, false, Some(tokens), Some(body)) =
+                (status, renewed, &self.inner.tokens, &mut Some(again).flatten())
+            {
+                // It may have been taken back before its time: one other is tried, once.
+                response.opening(REFUSAL).await;
+                hop.token = Some(tokens.token(hop.token.as_ref()).await?);
+                (hop.body, renewed) = (std::mem::take(body), true);
                 continue;
             }
             return Err(self.refused(response, answer.leave, denied).await);
@@ -181,6 +206,9 @@ impl Client {
         };
         let mut url = hop.url.clone();
         let mut headers = hop.headers.clone();
+        if let Some(token) = &hop.token {
+            headers.insert(header::AUTHORIZATION, token.value.clone());
+        }
         match &self.inner.carried {
             Carried::Nothing => {}
             Carried::Header(name, value) => {
@@ -256,7 +284,10 @@ impl Client {
         let text = response.opening(REFUSAL).await;
         let right_missing = status == StatusCode::FORBIDDEN
             || status == StatusCode::UNAUTHORIZED && denied.is_some_and(|denied| denied(&text));
-        let text = self.without_secrets(text);
+        let mut text = self.without_secrets(text);
+        if let Some(tokens) = &self.inner.tokens {
+            text = tokens.without_secrets(text).await;
+        }
         let refusal = Refusal { status, headers: response.headers, text };
         let auth = &self.inner.options.auth;
         if right_missing {
@@ -291,6 +322,11 @@ impl Client {
             };
         };
         let fits = offered.is_empty() || offered.iter().any(|scheme| scheme.eq_ignore_ascii_case(wanted));
+        if let (true, Auth::OAuth2(_)) = (fits, auth) {
+            return Error::auth("the server does not take the token, not a new one either (401)")
+                .because(refusal)
+                .hint("look on the server at what the app may do");
+        }
         if fits && leave.is_none() {
             // Only a connection signs in once; this one was asked for nothing at first.
             return Error::unavailable("the server took the request without a sign-in at first, and then did not")
@@ -338,7 +374,8 @@ impl fmt::Debug for Client {
 /// The account and the secret, where there is one.
 pub(crate) fn credential(auth: &Auth) -> Option<(String, &Secret)> {
     match auth {
-        Auth::None => None,
+        // What is shown is not what was configured; see `oauth`.
+        Auth::None | Auth::OAuth2(_) => None,
         Auth::Basic { username, password } => Some((username.clone(), password)),
         Auth::Bearer { token } => Some(("bearer".to_owned(), token)),
         Auth::ApiKey { value, .. } => Some(("api_key".to_owned(), value)),
@@ -353,13 +390,14 @@ fn account_shown(auth: &Auth) -> String {
         Auth::None => "nobody".to_owned(),
         Auth::Bearer { .. } => "the bearer token".to_owned(),
         Auth::ApiKey { .. } => "the api key".to_owned(),
+        Auth::OAuth2(oauth) => format!("the app {}", oauth.client_id),
         other => credential(other).map(|(account, _)| account).unwrap_or_default(),
     }
 }
 
 fn carried(auth: &Auth) -> Result<Carried> {
     Ok(match auth {
-        Auth::None | Auth::Ntlm { .. } | Auth::Negotiate { .. } => Carried::Nothing,
+        Auth::None | Auth::OAuth2(_) | Auth::Ntlm { .. } | Auth::Negotiate { .. } => Carried::Nothing,
         Auth::Basic { username, password } => {
             if username.contains(':') {
                 return Err(Error::config("auth.username cannot hold a colon with basic"));

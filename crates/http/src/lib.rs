@@ -6,7 +6,7 @@
 //!
 //! The way of a request through the files: `client` (redirects, sign-in, statuses) → `pooled` (reqwest, for everything
 //! but NTLM) or `ntlm` (the handshake) on `connection` (one dedicated hyper connection) → `wire` (timeouts, truncation) →
-//! `response` (decompression, limits). `tls`, `leave` (what is remembered of a credential) and `options` are for both; `token`, `spnego`
+//! `response` (decompression, limits). `tls`, `leave` (what is remembered of a credential) and `options` are for both; `oauth` gets and renews tokens; `token`, `spnego`
 //! and `channel_binding` are what a handshake is made of.
 //!
 //! # Promises
@@ -21,6 +21,7 @@ mod client;
 mod connection;
 mod leave;
 mod ntlm;
+mod oauth;
 mod options;
 mod pooled;
 mod request;
@@ -34,7 +35,7 @@ mod wire;
 pub use classify::{Refusal, refusal};
 pub use client::Client;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-pub use options::{Auth, HttpOptions, Pin, Proxy, Timeouts};
+pub use options::{Auth, ClientAuth, HttpOptions, OAuth2, Pin, Proxy, Timeouts};
 pub use request::{Body, Request};
 pub use response::Response;
 pub use shown::{origin, shown};

@@ -10,7 +10,7 @@ use towpath_core::{Period, Secret, Size};
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpOptions {
-    /// How to sign in: none, basic, bearer, api_key, ntlm or negotiate.
+    /// How to sign in: none, basic, bearer, api_key, oauth2, ntlm or negotiate.
     pub auth: Auth,
     /// How long to wait for what.
     pub timeouts: Timeouts,
@@ -64,6 +64,9 @@ pub enum Auth {
         /// The key.
         value: Secret,
     },
+    /// A token that is renewed: OAuth2. The newest one is kept in the state directory.
+    #[serde(rename = "oauth2")]
+    OAuth2(OAuth2),
     /// A Windows account, by NTLM.
     Ntlm {
         /// The domain. May also stand in the name: `CORP\loader`, `loader@corp.example`.
@@ -84,6 +87,47 @@ pub enum Auth {
         /// The password.
         password: Secret,
     },
+}
+
+/// An app that was let in, and how its tokens are got.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OAuth2 {
+    /// Where tokens are given: `https://oauth.example/oauth/token`.
+    pub token_url: String,
+    /// The app's name.
+    pub client_id: String,
+    /// The app's secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<Secret>,
+    /// What the first token is got with. Later ones are got with what the server gave then, so this may have expired long ago; put another one
+    /// here to begin anew. Without it the app gets a token of its own (client_credentials).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_token: Option<Secret>,
+    /// What is asked for, in the server's words. Default: what the app was let in for
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// How long a token is good where the server does not say. Default: 1h
+    #[serde(default = "an_hour")]
+    pub expires_in: Period,
+    /// Where the app's name and secret stand. Default: header
+    #[serde(default)]
+    pub client_auth: ClientAuth,
+}
+
+fn an_hour() -> Period {
+    Period::seconds(3600)
+}
+
+/// Where an app's name and secret stand in a request for a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    /// In the Authorization header, as with basic.
+    #[default]
+    Header,
+    /// In the body.
+    Body,
 }
 
 /// How long to wait for what. Each is a limit of its own: a report is silent for minutes and then flows.

@@ -40,7 +40,7 @@ pub(crate) fn wanted(auth: &Auth) -> Option<&'static str> {
     match auth {
         Auth::None | Auth::ApiKey { .. } => None,
         Auth::Basic { .. } => Some("Basic"),
-        Auth::Bearer { .. } => Some("Bearer"),
+        Auth::Bearer { .. } | Auth::OAuth2(_) => Some("Bearer"),
         Auth::Ntlm { .. } => Some("NTLM"),
         Auth::Negotiate { .. } => Some("Negotiate"),
     }

@@ -561,6 +561,32 @@ async fn what_has_not_changed_is_not_read_and_replace_reads_all_once_something_h
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_staged_is_not_staged_twice_when_another_table_is_made_anew() {
+    for second in [WriteMode::InsertNew, WriteMode::Append, WriteMode::Replace] {
+        let simple = Simple::new(60);
+        simple.origin.pauses(5);
+        let other = MemoryTarget::new();
+        let key = if second == WriteMode::InsertNew { Key::columns(["id"]) } else { Key::None };
+        let graph = simple.graph(WriteMode::Replace, |pipeline| {
+            let other = other.clone();
+            pipeline.sink("other", &["t"], move || Ok(other.sink(second, key.clone())))
+        });
+        // Two epochs are staged and committed, then the process dies.
+        simple.target.faults().add(Point::Commit, 2, Fault::Fail(ErrorKind::Internal));
+        let died = simple.run(&graph).await;
+        assert_eq!(died.status, Status::Failed);
+        let held = simple.target.checkpoint("test", "k").unwrap();
+        assert!(held.epoch >= 2 && !held.last, "{second:?}: {held:?}");
+        other.drop_table();
+        let report = simple.run(&graph).await;
+        assert_eq!(report.status, Status::Completed, "{second:?}: {}", said(&report));
+        assert_ne!(report.run_id, died.run_id, "a run of its own");
+        simple.assert_loaded(0..600);
+        assert_eq!(ids(&other), (0..600).collect::<Vec<_>>(), "{second:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reset_begins_anew_and_a_table_made_anew_is_loaded_again() {
     let simple = Simple::new(3);
     simple.origin.carries();

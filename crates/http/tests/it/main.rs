@@ -5,5 +5,6 @@
 mod client;
 mod common;
 mod ntlm_peer;
+mod oauth;
 mod tls;
 mod wire;
