@@ -1,5 +1,7 @@
 //! Columns of rows as text: what a field's value is made of. Pure.
 
+use std::sync::Arc;
+
 use arrow_array::{Array, ArrayRef, RecordBatch, cast::AsArray as _};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{DataType, Schema};
@@ -55,6 +57,36 @@ impl<'a> Cells<'a> {
 
 const OPTIONS: FormatOptions<'_> = FormatOptions::new();
 
+/// Rows whose moments have a zone that needs no table of zones to be written: they are moments, so nothing is lost.
+///
+/// # Errors
+/// Internal: they cannot be cast.
+pub fn plain(rows: &RecordBatch) -> Result<RecordBatch> {
+    let zoned = |field: &arrow_schema::FieldRef| is_named(field.data_type());
+    if !rows.schema().fields().iter().any(zoned) {
+        return Ok(rows.clone());
+    }
+    let failed = |error| Error::internal("moments cannot be brought to one zone").because(error);
+    let mut fields = vec![];
+    let mut columns = vec![];
+    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        let (DataType::Timestamp(unit, _), true) = (field.data_type(), is_named(field.data_type())) else {
+            fields.push(Arc::clone(field));
+            columns.push(Arc::clone(column));
+            continue;
+        };
+        let utc = DataType::Timestamp(*unit, Some("+00:00".into()));
+        columns.push(arrow_cast::cast(column, &utc).map_err(failed)?);
+        fields.push(Arc::new(field.as_ref().clone().with_data_type(utc)));
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)
+}
+
+/// Whether moments are in a zone that has a name; those with an offset are written with it.
+fn is_named(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(_, Some(zone)) if !zone.starts_with(['+', '-']))
+}
+
 /// Whether a source can be had from rows of a schema.
 ///
 /// # Errors
@@ -82,8 +114,6 @@ pub fn check(source: &Source, schema: &Schema, what: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow_array::{
         BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, NullArray, StringArray,
         TimestampMicrosecondArray,
@@ -94,7 +124,9 @@ mod tests {
     #[test]
     fn every_type_has_the_text_that_fields_are_made_of() {
         let decimal = Decimal128Array::from(vec![123_456_789_012_345]).with_precision_and_scale(20, 2).unwrap();
-        let columns: [(&str, ArrayRef, Option<&str>); 8] = [
+        let zoned = TimestampMicrosecondArray::from(vec![0]).with_timezone("Europe/Berlin");
+        let columns: [(&str, ArrayRef, Option<&str>); 9] = [
+            ("zoned", Arc::new(zoned), Some("1970-01-01T00:00:00Z")),
             ("text", Arc::new(StringArray::from(vec!["a"])), Some("a")),
             ("whole", Arc::new(Int64Array::from(vec![-7])), Some("-7")),
             ("decimal", Arc::new(decimal), Some("1234567890123.45")),
@@ -105,7 +137,7 @@ mod tests {
             ("none", Arc::new(NullArray::new(1)), None),
         ];
         for (name, column, expected) in columns {
-            let rows = RecordBatch::try_from_iter([(name, column)]).unwrap();
+            let rows = plain(&RecordBatch::try_from_iter([(name, column)]).unwrap()).unwrap();
             let source = Source::Column(name.to_owned());
             check(&source, &rows.schema(), "fields.X").unwrap();
             assert_eq!(Cells::new(&source, &rows).unwrap().get(0, &mut String::new()), expected, "{name}");

@@ -124,7 +124,7 @@ impl Entity {
             (_, "id" | "add_time" | "update_time" | "is_deleted" | "is_archived") => ReadOnly,
             (Self::Persons, "first_name" | "last_name") => ReadOnly,
             (Self::Persons, "name") => Name,
-            (Self::Persons | Self::Organizations | Self::Products, "name") => Text,
+            (Self::Organizations | Self::Products, "name") => Text,
             (Self::Persons, "emails" | "phones") => Contacts,
             (Self::Persons, "job_title" | "notes") => Text,
             (Self::Persons, "birthday") => Date,

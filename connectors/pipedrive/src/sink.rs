@@ -131,6 +131,13 @@ impl PipedriveSink {
 
 #[async_trait]
 impl Sink for PipedriveSink {
+    fn key_columns(&self) -> Option<Vec<String>> {
+        match self.options.fields.get(&self.options.match_on)?.parts().ok()? {
+            (Source::Column(column), _) => Some(vec![column]),
+            (Source::Fixed(_), _) => None,
+        }
+    }
+
     async fn plan(&mut self, ctx: &Context, schema: &Known) -> Result<SinkPlan> {
         if let Some(schema) = schema.schema() {
             self.check_columns(schema)?;
@@ -219,10 +226,11 @@ impl Open {
         }
         let options = Arc::clone(&self.options);
         let planner = Planner { options: &options, shape, index, linked: &lookups };
-        let mut planned = planner.plan(rows)?;
+        let plain = cells::plain(rows)?;
+        let mut planned = planner.plan(&plain)?;
         let creates = planned.jobs.iter().any(|job| matches!(job.work, Work::Create));
         if creates && !crate::existing::lock(index).gaps.is_empty() && existing.close_gaps().await? {
-            planned = planner.plan(rows)?;
+            planned = planner.plan(&plain)?;
         }
         self.report(&planned.twins)?;
         self.crm.ctx().equal(planned.equal);

@@ -225,7 +225,7 @@ async fn drive(
     run: &Run,
     outcome: &mut Outcome,
 ) -> Result<()> {
-    let mut count = |wrote: towpath_core::Wrote, outcome: &mut Outcome| {
+    let count = |wrote: towpath_core::Wrote, outcome: &mut Outcome| {
         outcome.written += wrote.written;
         outcome.known += wrote.known;
         for reject in wrote.rejected {

@@ -4,4 +4,5 @@
 mod common;
 mod losses;
 mod policies;
+mod property;
 mod sync;
