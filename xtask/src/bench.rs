@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the figures of the README, each beside a rival in the same run. Seconds differ from machine to machine and from hour to hour;
 //! ratios hold.
 
+mod crm;
 mod mssql;
 mod slow_server;
 mod spine;
@@ -21,8 +22,9 @@ const PROFILE: &str = "dist";
 pub(crate) fn run(arguments: &[String]) -> Fallible {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] | ["spine"] => spine::run(),
+        ["crm", ref jobs @ ..] => crm::run(jobs),
         ["mssql", ref options @ ..] => mssql::run(options),
-        _ => Err("usage: cargo xtask bench [spine | mssql [JOB…]]".to_owned()),
+        _ => Err("usage: cargo xtask bench [spine | mssql [JOB…] | crm [join]]".to_owned()),
     }
 }
 
