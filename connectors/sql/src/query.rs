@@ -94,6 +94,8 @@ fn session(options: &SqlOptions, runtime: Arc<RuntimeEnv>) -> SessionContext {
     let memory = options.memory();
     all.execution.sort_spill_reservation_bytes = (memory / 32).clamp(256 << 10, 4 << 20);
     all.execution.sort_in_place_threshold_bytes = (memory / 64).min(1 << 20);
+    // An aggregate that finds almost every key for the first time leaves it to the one behind the shuffle; it should find out soon.
+    all.execution.skip_partial_aggregation_probe_rows_threshold = 20_000;
     // Rows come in by one channel per input: there is nothing to deal out.
     all.optimizer.enable_round_robin_repartition = false;
     // What a subquery gives is joined, like all else that is read; otherwise it would be looked for before it is there.

@@ -137,3 +137,41 @@ impl PhysicalOptimizerRule for DiskShuffle {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_schema::{DataType, Field, Schema};
+    use datafusion::physical_plan::displayable;
+
+    use crate::{config::SqlOptions, query};
+
+    /// Where the rule puts what, for each kind of plan.
+    #[test]
+    fn every_input_runs_into_a_shuffle_or_a_spool() {
+        let table = |name: &str| {
+            let columns = [("k", DataType::Int64), ("s", DataType::Utf8), ("n", DataType::Decimal128(12, 2))];
+            let columns = columns.map(|(name, kind)| Field::new(name, kind, true)).to_vec();
+            (name.into(), Schema::new(columns).into())
+        };
+        let inputs = [table("a"), table("b"), table("c")];
+        let mut shown = String::new();
+        for query in [
+            "select k from a where n > 1",
+            "select s, sum(n) as n from a group by s",
+            "select sum(n) as n from a",
+            "select a.k, b.s from a join b on a.k = b.k",
+            "select a.k, sum(c.n) as n from a join b on a.k = b.k left join c on c.s = b.s group by a.k order by a.k limit 5",
+            "select a.k from a where k not in (select k from b)",
+            "select a.k, b.k as other from a join b on a.n < b.n",
+            "select k, row_number() over (partition by s order by n) as nth from a",
+            "select k from a union all select k from b",
+            "select x.k from a x join a y on x.k = y.k where x.n > (select max(n) from a)",
+            "select k from a order by n desc limit 3",
+        ] {
+            let options = SqlOptions { threads: Some(2), ..SqlOptions::new(query) };
+            let planned = query::plan(&options, &inputs, std::sync::Arc::default()).unwrap();
+            shown += &format!("{query}\n{}\n", displayable(planned.plan.as_ref()).indent(false));
+        }
+        insta::assert_snapshot!(shown);
+    }
+}

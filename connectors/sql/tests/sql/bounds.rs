@@ -191,3 +191,24 @@ async fn an_input_without_rows_is_a_table_all_the_same() {
     let found = run(options(query, folder.path()), &[("t", none.clone()), ("u", none)]).await.unwrap();
     assert_eq!(found.iter().map(|rows| (rows.num_rows(), rows.num_columns())).collect::<Vec<_>>(), [(0, 2)]);
 }
+
+/// What is held is within the memory, whatever the pool counts: a window's rows, sorts, sums, side by side.
+#[tokio::test(flavor = "multi_thread")]
+async fn sorts_and_windows_go_by_the_disk() {
+    let batches = input("a", 300_000, 1_000, false);
+    let folder = tempfile::tempdir().unwrap();
+    let query = "select count(*) as many, max(nth) as most from \
+                 (select k, row_number() over (partition by k order by s) as nth from a)";
+    assert_eq!(single_unsigned(&run(little(query, folder.path()), &batches).await.unwrap()), (300_000, 300));
+    let query = "select k, s from a order by s desc, k limit 300000";
+    let found = run(little(query, folder.path()), &batches).await.unwrap();
+    assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 300_000);
+    let keys =
+        found.iter().flat_map(|rows| rows.column(0).as_any().downcast_ref::<Int64Array>().unwrap().values().to_vec());
+    assert!(keys.collect::<Vec<_>>().is_sorted_by(|a, b| a >= b));
+}
+
+fn single_unsigned(rows: &[RecordBatch]) -> (i64, u64) {
+    let many = rows[0].column(0).as_any().downcast_ref::<Int64Array>().unwrap().value(0);
+    (many, rows[0].column(1).as_any().downcast_ref::<arrow_array::UInt64Array>().unwrap().value(0))
+}
