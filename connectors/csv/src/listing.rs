@@ -12,7 +12,9 @@ use towpath_http::{Client, Request, Response, Url, header, origin, shown};
 
 use crate::{
     config::{Read, SourceOptions},
+    input::Want,
     position::Identity,
+    raw::get,
 };
 
 /// Where a file lies.
@@ -90,21 +92,26 @@ pub(crate) async fn list(ctx: &Context, options: &SourceOptions) -> Result<Vec<I
     Ok(items)
 }
 
-/// Asks the server for what it says of the files on it; several at once. What it does not answer stays unknown, with a note.
-pub(crate) async fn ask(ctx: &Context, client: &Client, items: &mut [Item], at_once: usize) -> Result<Vec<String>> {
-    let urls: Vec<Url> = items
-        .iter()
-        .filter_map(|item| if let Location::Url(url) = &item.location { Some(url.clone()) } else { None })
-        .collect();
-    let answers: Vec<Result<Response>> =
-        futures::stream::iter(urls.iter().cloned().map(|url| head(ctx, client, url))).buffered(at_once).collect().await;
+/// Asks the server for what it says of the files on it; several at once. What it does not answer stays unknown, with a note. `known`: what
+/// the files were when they were last read.
+pub(crate) async fn ask(
+    ctx: &Context,
+    client: &Client,
+    items: &mut [Item],
+    at_once: usize,
+    known: &HashMap<Partition, Identity>,
+) -> Result<Vec<String>> {
+    let urls = items.iter().filter_map(|item| match &item.location {
+        Location::Url(url) => Some((url.clone(), known.get(&item.partition))),
+        Location::Path(_) => None,
+    });
+    let asking = urls.map(|(url, known)| told(ctx, client, url, known)).collect::<Vec<_>>();
+    let answers: Vec<Result<Told>> = futures::stream::iter(asking).buffered(at_once).collect().await;
     let mut notes = Vec::new();
     for (item, answer) in items.iter_mut().filter(|item| matches!(item.location, Location::Url(_))).zip(answers) {
         match answer {
-            Ok(response) => {
-                item.bytes = response.content_length();
-                item.identity = Some(Identity::of_answer(&response.headers, item.bytes));
-                item.ranges = response.header(&header::ACCEPT_RANGES).is_some_and(|ranges| ranges.contains("bytes"));
+            Ok(Told { identity, bytes, ranges }) => {
+                (item.identity, item.bytes, item.ranges) = (Some(identity), bytes, ranges);
             }
             // What cannot be mended by a GET either.
             Err(error)
@@ -119,6 +126,34 @@ pub(crate) async fn ask(ctx: &Context, client: &Client, items: &mut [Item], at_o
         }
     }
     Ok(notes)
+}
+
+/// What a server says of a file without sending it.
+struct Told {
+    identity: Identity,
+    bytes: Option<u64>,
+    ranges: bool,
+}
+
+/// By HEAD; where the server does not know that, by a GET that asks only for what has changed, and is broken off if something has.
+async fn told(ctx: &Context, client: &Client, url: Url, known: Option<&Identity>) -> Result<Told> {
+    let error = match head(ctx, client, url.clone()).await {
+        Ok(response) => {
+            let bytes = response.content_length();
+            let ranges = response.header(&header::ACCEPT_RANGES).is_some_and(|ranges| ranges.contains("bytes"));
+            return Ok(Told { identity: Identity::of_answer(&response.headers, bytes), bytes, ranges });
+        }
+        Err(error) => error,
+    };
+    let no_head = matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::NotFound | ErrorKind::Data);
+    let Some(known) = known.filter(|known| no_head && !matches!(known, Identity::Unknown)) else { return Err(error) };
+    let call = Call::new(format!("ask for {}", shown(&url)), origin(&url), Effect::Cheap);
+    let want = Want::UnlessUnchanged(known.clone());
+    let found = ctx.call(&call, || get(client, &url, &want)).await?;
+    Ok(match found {
+        None => Told { identity: known.clone(), bytes: None, ranges: false },
+        Some(found) => Told { identity: found.identity, bytes: found.expected, ranges: false },
+    })
 }
 
 async fn head(ctx: &Context, client: &Client, url: Url) -> Result<Response> {

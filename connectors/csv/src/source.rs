@@ -218,6 +218,12 @@ impl CsvSource {
     }
 }
 
+/// What the files were when they were last read.
+fn known(name: &Name, resume: &Resume) -> HashMap<Partition, Identity> {
+    let positions = resume.from.as_ref().and_then(|from| from.of(name)).into_iter().flatten();
+    positions.filter_map(|(partition, at)| Some((partition.clone(), At::parse(at)?.identity))).collect()
+}
+
 fn parse(position: &Position) -> Result<At> {
     At::parse(position).ok_or_else(|| {
         Error::conflict(format!("'{position}' is no position in a file"))
@@ -236,7 +242,10 @@ impl Source for CsvSource {
         let reader = self.reader(ctx)?;
         let mut items = list(ctx, &self.options).await?;
         let mut notes = match &reader.client {
-            Some(client) => ask(ctx, client, &mut items, self.options.concurrency as usize).await?,
+            Some(client) => {
+                let known = known(ctx.component(), resume);
+                ask(ctx, client, &mut items, self.options.concurrency as usize, &known).await?
+            }
             None => vec![],
         };
         if reader.client.is_some() {

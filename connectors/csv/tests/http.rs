@@ -121,6 +121,21 @@ async fn unchanged_files_cost_next_to_nothing() {
     }
 }
 
+/// A plan must know whether anything has changed, or a run whose files are the same would compare everything for nothing.
+#[tokio::test]
+async fn a_server_without_head_is_asked_by_a_condition() {
+    let site = Site::new(Manner { head: false, ..PROPER }).await;
+    let url = site.put("/a.csv", "id\n1\n");
+    let yaml = format!("{{ url: '{url}', read: changed }}");
+    let first = end(&read_all(&yaml).await);
+    site.asked().await;
+    let plan = async || source(&yaml).plan(&context().for_plan(), &run("r2"), &from(first.clone())).await.unwrap();
+    assert!(plan().await.nothing_to_do());
+    assert_eq!(site.asked().await.last().map(String::as_str), Some("GET /a.csv if changed"));
+    site.put("/a.csv", "id\n2\n");
+    assert!(!plan().await.nothing_to_do());
+}
+
 /// Without anything to go by, a file counts as changed.
 #[tokio::test]
 async fn a_server_that_says_nothing_is_read_again() {
