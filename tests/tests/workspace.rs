@@ -101,12 +101,22 @@ fn folders_bundle_and_inventory_are_the_same_set() {
     let metadata = metadata();
     let bundle =
         metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == "towpath-bundle").unwrap();
-    let bundled: BTreeSet<String> = bundle["dependencies"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(|dependency| dependency["name"].as_str()?.strip_prefix("towpath-connector-").map(str::to_owned))
-        .collect();
+    let dependencies = bundle["dependencies"].as_array().unwrap();
+    let names = |optional: bool| -> BTreeSet<String> {
+        let connector = |dependency: &Value| dependency["name"].as_str()?.strip_prefix("towpath-connector-").map(str::to_owned);
+        dependencies.iter().filter(|dependency| dependency["optional"] == optional).filter_map(connector).collect()
+    };
+    // Each of those that can be left out is a feature of its name, which the binary asks for by default; its own tests tell that it registers
+    // itself.
+    let (always, can_be_left_out) = (names(false), names(true));
+    let runner = metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == "towpath").unwrap();
+    for name in &can_be_left_out {
+        assert_eq!(bundle["features"][name], serde_json::json!([format!("dep:towpath-connector-{name}")]));
+        assert_eq!(runner["features"][name], serde_json::json!([format!("towpath-bundle/{name}")]));
+        let default = runner["features"]["default"].as_array().unwrap();
+        assert!(default.iter().any(|feature| feature == name), "{name} is not among the binary's default features");
+    }
+    let bundled: BTreeSet<String> = always.union(&can_be_left_out).cloned().collect();
     let registered: BTreeMap<&str, _> =
         towpath_core::Connector::all().into_iter().map(|connector| (connector.name, connector)).collect();
     let sources_or_sinks: BTreeSet<String> = registered
@@ -115,5 +125,6 @@ fn folders_bundle_and_inventory_are_the_same_set() {
         .map(|connector| connector.name.to_owned())
         .collect();
     assert_eq!(folders, bundled, "folders under connectors/ and dependencies of the bundle");
-    assert_eq!(folders, sources_or_sinks, "folders under connectors/ and connectors that have registered themselves");
+    let linked: BTreeSet<String> = sources_or_sinks.union(&can_be_left_out).cloned().collect();
+    assert_eq!(folders, linked, "folders under connectors/ and connectors that have registered themselves");
 }

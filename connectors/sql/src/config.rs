@@ -19,7 +19,7 @@ pub struct SqlOptions {
     /// How many parts of the query are worked on side by side. Default: the number of processors, at most 8
     #[serde(default)]
     pub threads: Option<usize>,
-    /// Rows per batch of the result. Default: 4096
+    /// Rows per batch of the result, at the most: 32 for each MiB of memory. Default: 4096
     #[serde(default = "batch_rows")]
     pub batch_rows: usize,
     /// Into how many parts rows are split on disk, so that one at a time fits the memory: more for very large inputs.
@@ -104,6 +104,10 @@ impl SqlOptions {
     /// The memory, as a number of this machine.
     pub(crate) fn memory(&self) -> usize {
         usize::try_from(self.memory.0).unwrap_or(usize::MAX)
+    }
+    /// Rows per batch inside the query: fewer in little memory, where every sort and merge holds several batches.
+    pub(crate) fn batch(&self) -> usize {
+        self.batch_rows.min((self.memory() / (32 << 10)).max(256))
     }
     /// The folder in which a query's own folder is made.
     pub(crate) fn spill(&self) -> PathBuf {

@@ -83,7 +83,7 @@ pub(crate) fn runtime(options: &SqlOptions, folder: SpillFolder) -> Result<(Arc<
 }
 
 fn session(options: &SqlOptions, runtime: Arc<RuntimeEnv>) -> SessionContext {
-    let mut config = SessionConfig::new().with_target_partitions(options.parts).with_batch_size(options.batch_rows);
+    let mut config = SessionConfig::new().with_target_partitions(options.parts).with_batch_size(options.batch());
     let all = config.options_mut();
     // Names are as they stand in the source, which seldom are lower case.
     all.sql_parser.enable_ident_normalization = false;
@@ -92,7 +92,8 @@ fn session(options: &SqlOptions, runtime: Arc<RuntimeEnv>) -> SessionContext {
     // A number with a point is money more often than not.
     all.sql_parser.parse_float_as_decimal = true;
     let memory = options.memory();
-    all.execution.sort_spill_reservation_bytes = (memory / 32).clamp(256 << 10, 4 << 20);
+    // A sort keeps this back for merging what it has spilled: a batch of each run, twice.
+    all.execution.sort_spill_reservation_bytes = memory / 12;
     all.execution.sort_in_place_threshold_bytes = (memory / 64).min(1 << 20);
     // An aggregate that finds almost every key for the first time leaves it to the one behind the shuffle; it should find out soon.
     all.execution.skip_partial_aggregation_probe_rows_threshold = 20_000;

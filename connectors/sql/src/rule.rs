@@ -79,12 +79,16 @@ impl DiskShuffle {
             && merge.input().output_partitioning().partition_count() > 1
         {
             // A merge reads all parts at once. A sort that keeps only the first rows of each part is worth having all the same.
-            let sorted = merge.input().downcast_ref::<SortExec>().filter(|sort| sort.fetch().is_none());
-            let input = Arc::clone(sorted.map_or(merge.input(), |sort| sort.input()));
-            let gathered = GatherExec::over(input, self.threads);
-            return Ok(Transformed::yes(Arc::new(
-                SortExec::new(merge.expr().clone(), gathered).with_fetch(merge.fetch()),
-            )));
+            let below = merge.input().downcast_ref::<LocalLimitExec>().map_or(merge.input(), |limit| limit.input());
+            let whole = below.downcast_ref::<SortExec>().filter(|sort| sort.fetch().is_none());
+            let input = Arc::clone(whole.map_or(merge.input(), |sort| sort.input()));
+            let sort = SortExec::new(merge.expr().clone(), GatherExec::over(input, self.threads));
+            return Ok(Transformed::yes(first_of(sort.with_fetch(merge.fetch()))));
+        }
+        if let Some(sort) = plan.downcast_ref::<SortExec>()
+            && sort.fetch().is_some_and(|most| most > FIRST_ROWS)
+        {
+            return Ok(Transformed::yes(first_of(sort.clone())));
         }
         Ok(Transformed::no(plan))
     }
@@ -111,6 +115,25 @@ impl DiskShuffle {
         }
         let plan = if children.is_empty() { plan } else { with_children(plan, children)? };
         Ok((plan, live))
+    }
+}
+
+/// So many first rows may be held in memory while the rest goes by.
+const FIRST_ROWS: usize = 10_000;
+
+/// A sort that keeps its first rows only holds them in memory and cannot spill. Where they are many, all are sorted, and the first ones taken.
+fn first_of(sort: SortExec) -> Arc<dyn ExecutionPlan> {
+    match sort.fetch() {
+        Some(most) if most > FIRST_ROWS => {
+            let parts = sort.preserve_partitioning();
+            let whole = Arc::new(sort.with_fetch(None));
+            if parts {
+                Arc::new(LocalLimitExec::new(whole, most))
+            } else {
+                Arc::new(GlobalLimitExec::new(whole, 0, Some(most)))
+            }
+        }
+        _ => Arc::new(sort),
     }
 }
 
@@ -167,6 +190,7 @@ mod tests {
             "select k from a union all select k from b",
             "select x.k from a x join a y on x.k = y.k where x.n > (select max(n) from a)",
             "select k from a order by n desc limit 3",
+            "select k from a group by k order by k limit 30000",
         ] {
             let options = SqlOptions { threads: Some(2), ..SqlOptions::new(query) };
             let planned = query::plan(&options, &inputs, std::sync::Arc::default()).unwrap();

@@ -316,12 +316,11 @@ fn notes_of(plan: &Arc<dyn ExecutionPlan>, options: &SqlOptions) -> Vec<String> 
         frames |= plan.is::<WindowAggExec>();
     };
     walk(plan, &mut see);
+    let folder =
+        options.spill.as_ref().map_or("the folder for temporary files".to_owned(), |it| it.display().to_string());
     let mut notes = vec![format!(
-        "runs in {} of memory; rows wait on disk in {} ({shuffles} times, in up to {} parts, at most {})",
-        options.memory,
-        options.spill().display(),
-        options.parts,
-        options.max_spill
+        "runs in {} of memory; rows wait on disk in {folder} ({shuffles} times, in up to {} parts, at most {})",
+        options.memory, options.parts, options.max_spill
     )];
     if whole {
         notes.push("a join without an equality (or a `not in`) holds one of its sides in memory".to_owned());

@@ -11,9 +11,11 @@
 mod kit;
 
 mod credentials;
+mod crm;
 mod exits;
 mod faults;
 mod files;
+mod joins;
 mod kills;
 mod peers;
 mod refused;
