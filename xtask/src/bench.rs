@@ -2,6 +2,7 @@
 //! ratios hold.
 
 mod crm;
+mod crm_sync;
 mod mssql;
 mod slow_server;
 mod spine;
@@ -19,12 +20,17 @@ use crate::{Fallible, cmd, measure::Run};
 /// The profile of what is measured: that of what is shipped.
 const PROFILE: &str = "dist";
 
+/// That profile, or for a trial the one that `TOWPATH_BENCH_PROFILE` names (`dev`): figures of it are none.
+fn profile() -> String {
+    std::env::var("TOWPATH_BENCH_PROFILE").unwrap_or_else(|_| PROFILE.to_owned())
+}
+
 pub(crate) fn run(arguments: &[String]) -> Fallible {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] | ["spine"] => spine::run(),
         ["crm", ref jobs @ ..] => crm::run(jobs),
         ["mssql", ref options @ ..] => mssql::run(options),
-        _ => Err("usage: cargo xtask bench [spine | mssql [JOB…] | crm [join]]".to_owned()),
+        _ => Err("usage: cargo xtask bench [spine | mssql [JOB…] | crm [join | sync | unchanged]…]".to_owned()),
     }
 }
 

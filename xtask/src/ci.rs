@@ -13,6 +13,7 @@ type Step = (&'static str, fn() -> Fallible);
 const STEPS: &[Step] = &[
     ("fmt", || cmd::run(&mut cmd::cargo(["fmt", "--all", "--check"]))),
     ("deny", deny),
+    ("linters", crate::linters::run),
     ("clippy", || cmd::run(&mut cmd::cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))),
     ("test", || cmd::run(&mut cmd::cargo(["test", "--workspace", "--no-fail-fast"]))),
     ("import table", || {
@@ -22,6 +23,7 @@ const STEPS: &[Step] = &[
     ("new connector", new_connector::check),
     ("demo", || crate::demo::run(&[])),
     ("demo report", || crate::demo::run(&["report".to_owned()])),
+    ("demo crm", || crate::demo::run(&["crm".to_owned()])),
     ("coverage", coverage),
 ];
 

@@ -64,15 +64,22 @@ pub(crate) fn target_dir() -> Fallible<PathBuf> {
     folder.map(PathBuf::from).ok_or_else(|| "cargo metadata names no target directory".to_owned())
 }
 
-/// Builds `towpath` and the simulators in a profile, and says where they lie: `dist` to measure, `demo` to be ready soon.
+/// Builds `towpath` and the simulators in a profile, and says where they lie: `dist` to measure, `demo` to be ready soon, which leaves the
+/// transform `sql` out.
 pub(crate) fn build(profile: &str) -> Fallible<Programs> {
-    let mut build = cargo(["build", "--profile", profile, "--package", "towpath", "--package", "towpath-testkit", "--bins"]);
-    if profile == "demo" {
-        // Nothing in it joins, and what joins takes longer to build than all the rest.
-        build.arg("--no-default-features");
-    }
-    run(&mut build)?;
-    let folder = target_dir()?.join(profile);
+    // What joins takes longer to build than all the rest.
+    programs(profile, if profile == "demo" { &["--no-default-features"] } else { &[] })
+}
+
+/// The same with the transform `sql`, whatever the profile.
+pub(crate) fn build_to_join(profile: &str) -> Fallible<Programs> {
+    programs(profile, &[])
+}
+
+fn programs(profile: &str, more: &[&str]) -> Fallible<Programs> {
+    let build = ["build", "--profile", profile, "--package", "towpath", "--package", "towpath-testkit", "--bins"];
+    run(cargo(build).args(more))?;
+    let folder = target_dir()?.join(if profile == "dev" { "debug" } else { profile });
     Ok(Programs { towpath: folder.join("towpath"), simulate: folder.join("towpath-simulate") })
 }
 

@@ -1,6 +1,7 @@
-//! `cargo xtask demo [report]`: a pipeline from its plan to its rows, on this machine alone: into a SQLite file, or, with `report`, the pipeline that
-//! stands in `config/` into a SQL Server.
+//! `cargo xtask demo [report | crm]`: a pipeline from its plan to its rows, on this machine alone: into a SQLite file, or one of those that stand in
+//! `config/`: into a SQL Server, or a CRM.
 
+mod crm;
 mod report;
 mod sqlite;
 
@@ -17,7 +18,8 @@ pub(crate) fn run(arguments: &[String]) -> Fallible {
     match arguments {
         [] => sqlite::run(),
         [what] if what == "report" => report::run(),
-        _ => Err("usage: cargo xtask demo [report]".to_owned()),
+        [what] if what == "crm" => crm::run(),
+        _ => Err("usage: cargo xtask demo [report | crm]".to_owned()),
     }
 }
 
@@ -30,10 +32,18 @@ struct Stage {
 }
 
 impl Stage {
+    /// Of a demo that joins nothing: what joins takes longer to build than all the rest.
     fn set_up(name: &str) -> Fallible<Self> {
-        println!("Building towpath and the simulated servers (some minutes the first time) …");
+        Self::build(name, "some minutes the first time", || cmd::build("demo"))
+    }
+    /// Of one that needs the transform `sql`.
+    fn set_up_to_join(name: &str) -> Fallible<Self> {
+        Self::build(name, "with the transform `sql`; ten minutes the first time", || cmd::build_to_join("demo"))
+    }
+    fn build(name: &str, takes: &str, build: impl FnOnce() -> Fallible<cmd::Programs>) -> Fallible<Self> {
+        println!("Building towpath and the simulated servers ({takes}) …");
         let began = Instant::now();
-        let programs = cmd::build("demo")?;
+        let programs = build()?;
         println!("Built in {:.0} s.\n", began.elapsed().as_secs_f64());
         let folder = cmd::target_dir()?.join(name);
         let _ = fs::remove_dir_all(&folder);

@@ -9,8 +9,10 @@ mod ci;
 mod cmd;
 mod demo;
 mod docs;
+mod linters;
 mod measure;
 mod new_connector;
+mod shop;
 mod simulate;
 
 use std::process::ExitCode;
@@ -23,9 +25,11 @@ cargo xtask COMMAND
 
   demo                  load a million rows from a simulated report server into a SQLite file
   demo report           config/pipelines/production_report.yaml from one into a simulated SQL Server
+  demo crm              config/pipelines/csv_to_pipedrive.yaml: three files keep a simulated CRM equal
   ci [--from STEP]      everything that CI runs; stops at the first step that fails
   bench [spine]         the figures of the README, each beside a rival in the same run
   bench mssql [JOB…]    the same against the SQL Server of TOWPATH_MSSQL_URL, or a simulated one
+  bench crm [JOB…]      the same of files that are joined (join) and keep a simulated CRM equal (sync, unchanged)
   docs [--check]        write the reference pages, or say whether they are up to date
   new-connector NAME    a connector crate whose tests fail until it works
   simulate ssrs [--port N] [--rows N] …    a report server to try things with; --help says more

@@ -1,4 +1,4 @@
-//! `cargo xtask bench crm [join]`: three files over HTTP, joined and summed in 64 MiB, beside DuckDB's Python over the same files on disk.
+//! `cargo xtask bench crm join`: three files over HTTP, joined and summed in 64 MiB, beside DuckDB's Python over the same files on disk.
 //!
 //! DuckDB is taken from the Python that `TOWPATH_BENCH_PYTHON` names, or from `python3` (`pip install duckdb`).
 
@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use super::{Figure, figures, machine, serve};
+use super::{Figure, crm_sync, figures, machine, serve};
 use crate::{
     Fallible, cmd,
     measure::{Run, once, side_by_side},
@@ -21,10 +21,17 @@ const TIMES: usize = 5;
 const TIMES_LARGE: usize = 2;
 
 pub(super) fn run(jobs: &[&str]) -> Fallible {
-    if jobs.iter().any(|job| *job != "join") {
-        return Err("usage: cargo xtask bench crm [join]".to_owned());
+    if jobs.iter().any(|job| !["join", "sync", "unchanged"].contains(job)) {
+        return Err("usage: cargo xtask bench crm [join | sync | unchanged]…".to_owned());
     }
-    join()
+    let wanted = |job| jobs.is_empty() || jobs.contains(&job);
+    for (job, run) in [("unchanged", crm_sync::unchanged as fn() -> Fallible), ("sync", crm_sync::sync), ("join", join)]
+    {
+        if wanted(job) {
+            run()?;
+        }
+    }
+    Ok(())
 }
 
 /// Every order with its customer and the sum of its payments.
@@ -106,8 +113,11 @@ impl Dice {
 
 fn join() -> Fallible {
     let python = std::env::var("TOWPATH_BENCH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let version = cmd::output(Command::new(&python).args(["-c", "import duckdb; print(duckdb.__version__)"]))
-        .map_err(|error| format!("the rival is missing: pip install duckdb, and name its Python in TOWPATH_BENCH_PYTHON\n{error}"))?;
+    let version = cmd::output(Command::new(&python).args(["-c", "import duckdb; print(duckdb.__version__)"])).map_err(
+        |error| {
+            format!("the rival is missing: pip install duckdb, and name its Python in TOWPATH_BENCH_PYTHON\n{error}")
+        },
+    )?;
     let programs = cmd::build(super::PROFILE)?;
     let scratch = cmd::Scratch::new("bench-crm")?;
     let (_server, url) = serve(scratch.path())?;
@@ -119,7 +129,12 @@ fn join() -> Fallible {
     eprintln!("join and sum …");
     let (ours, rival) = side_by_side(TIMES, || bench.ours("small"), || bench.rival("small"))?;
     bench.same("small")?;
-    reached.push(Figure::ratio("100k × 1M × 3M rows over HTTP, join + sum → CSV, `memory: 64MiB`", &ours, &rival, "≤ 0.7×"));
+    reached.push(Figure::ratio(
+        "100k × 1M × 3M rows over HTTP, join + sum → CSV, `memory: 64MiB`",
+        &ours,
+        &rival,
+        "≤ 0.7×",
+    ));
     reached.push(peak("peak of the process", &ours, &rival, "≤ 80 MiB, a fifth")?);
     bench.forget("small")?;
 
@@ -206,7 +221,10 @@ impl Bench {
         if ours == rival {
             Ok(())
         } else {
-            Err(format!("{scale}: the results differ: {} and {} lines, digests {:x} and {:x}", ours.0, rival.0, ours.1, rival.1))
+            Err(format!(
+                "{scale}: the results differ: {} and {} lines, digests {:x} and {:x}",
+                ours.0, rival.0, ours.1, rival.1
+            ))
         }
     }
 
