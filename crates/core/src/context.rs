@@ -36,8 +36,8 @@ pub enum Effect {
     Read,
     /// Writes, and doing it twice is the same as once.
     Idempotent,
-    /// Writes, and doing it twice is not the same: never tried again by the engine; the connector looks before it sends
-    /// again.
+    /// Writes, and doing it twice is not the same: not tried again by the engine, unless the server said that there were too many requests
+    /// ([`RateLimited`](crate::ErrorKind::RateLimited)) and so did nothing; the connector looks before it sends again.
     Once,
 }
 

@@ -137,6 +137,14 @@ impl StateStore {
         Ok(())
     }
 
+    /// The error of a day that the vendor says is over, if it is.
+    pub(crate) fn day_over(&self, budget: &Budget) -> Result<Option<Error>> {
+        let wall = self.clock().wall();
+        let figures = self.quick_read(|db| read_figures(db, &budget.account))?;
+        let until = figures.and_then(|figures| figures.over_until).filter(|until| *until > wall);
+        Ok(until.map(|until| over(budget, between(wall, until))))
+    }
+
     /// Forgets what was spent (`None`: of all accounts). Returns how many accounts it was.
     pub fn reset_budget(&self, account: Option<&str>) -> Result<usize> {
         let count = self.write(|db| {

@@ -205,6 +205,13 @@ impl CallDoor {
             drop(under_way);
             let _in_span = span.enter();
             failed.add(1);
+            // A day that is over is the budget's matter: neither the server nor the part of it has failed.
+            if let (ErrorKind::RateLimited, Some(price)) = (error.kind(), &call.price)
+                && let Some(over) = self.store.day_over(&price.budget)?
+            {
+                self.ended(&gate, lease, &error);
+                return Err(over.because(error));
+            }
             if let Retry::After(asked) = error.retrying() {
                 note(gate.pause(asked));
             }
@@ -222,7 +229,10 @@ impl CallDoor {
                 Retry::Again => true,
                 Retry::After(asked) => asked <= PATIENCE,
             };
-            if !due || call.effect == Effect::Once || failures >= self.retry.attempts {
+            // Refused at the door, it was not done.
+            let once =
+                call.effect == Effect::Once && (error.kind() != ErrorKind::RateLimited || error.is_outcome_unknown());
+            if !due || once || failures >= self.retry.attempts {
                 let place = format!("{} ({failures} {})", call.what, if failures == 1 { "try" } else { "tries" });
                 return Err(if failures == 1 { error } else { error.at(place) });
             }

@@ -231,7 +231,9 @@ impl Engine {
         }
         options.full |= head.full;
         let watch = Watch::telling(None, Some(plan));
-        let report = match self.compared(graph, options.clone(), &watch).await {
+        // Whoever watches sees the run that follows; rows that were only compared would count twice.
+        let comparing = RunOptions { progress: None, ..options.clone() };
+        let report = match self.compared(graph, comparing, &watch).await {
             Err(error) if error.kind() == towpath_core::ErrorKind::Cancelled => {
                 let mut report = RunReport::new(graph.name.clone());
                 report.status = Status::Cancelled;

@@ -324,3 +324,27 @@ async fn what_others_request_leaves_less_of_the_window() {
     ctx.call(&call(&budget, 1), || async { Ok(()) }).await.unwrap();
     assert!(began.elapsed() >= Duration::from_secs(2), "then the window is full: {:?}", began.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_day_that_the_server_says_is_over_is_no_failure_of_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Paused(Instant::now()));
+    let (one, other) = (open(dir.path(), &clock), open(dir.path(), &clock));
+    let budget = budget(None, Some((100, 1.0)));
+    let ((ctx, _), (ctx_of_other, _)) = (context(&one), context(&other));
+    let hours = Duration::from_secs(5 * 3600);
+    let error = ctx
+        .call(&call(&budget, 5), || async {
+            ctx.told(&budget, Told { day_over: Some(hours), ..Told::default() })?;
+            Result::<()>::Err(Error::rate_limited("429: daily request budget exceeded", Some(hours)))
+        })
+        .await
+        .unwrap_err();
+    insta::assert_snapshot!(error, @"the day's budget of crm https://acme.example is spent, as the server said; it begins anew in 5h: 429: daily request budget exceeded");
+    assert_eq!((error.kind(), error.retrying()), (ErrorKind::RateLimited, Retry::After(hours)));
+    let error = ctx_of_other.call(&call(&budget, 5), || async { Ok(()) }).await.unwrap_err();
+    assert!(error.to_string().contains("as the server said"), "{error}");
+    // Nothing else is in the way once it is forgotten.
+    one.reset_budget(None).unwrap();
+    ctx_of_other.call(&call(&budget, 5), || async { Ok(()) }).await.unwrap();
+}

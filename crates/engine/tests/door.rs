@@ -78,6 +78,18 @@ async fn what_is_tried_again_and_what_is_not() {
         ("it may pass", Effect::Read, Box::new(unavailable), 4),
         ("writing twice is the same", Effect::Idempotent, Box::new(unavailable), 4),
         ("writing twice is not the same", Effect::Once, Box::new(unavailable), 1),
+        (
+            "writing twice is not the same, but nothing was done",
+            Effect::Once,
+            Box::new(|| Error::new(ErrorKind::RateLimited, "429")),
+            4,
+        ),
+        (
+            "what was done is not known",
+            Effect::Once,
+            Box::new(|| Error::new(ErrorKind::RateLimited, "429").outcome_unknown()),
+            1,
+        ),
         ("a refused credential", Effect::Read, Box::new(|| Error::auth("401")), 1),
         ("a wrong config", Effect::Read, Box::new(|| Error::config("no")), 1),
         ("the server names a time", Effect::Read, Box::new(move || after(20)), 4),
