@@ -80,7 +80,7 @@ pub fn differing(mapped: &[Mapped], desired: &Desired, record: &Record) -> Vec<(
 
 /// Whether a field counts as not filled. The vendor has no other word for a deal without a value than 0.
 fn is_empty(kind: &Kind, value: &Value) -> bool {
-    value.is_null() || matches!(kind, Kind::Standard(Standard::Amount)) && *value == Value::from(0)
+    value.is_null() || matches!(kind, Kind::Standard(Standard::Amount)) && value.as_i64() == Some(0)
 }
 
 /// The body of a create: every field that has a value.

@@ -41,7 +41,10 @@ struct Key {
 
 /// What the sinks of the runs in this process have at hand. Sinks of one run open before any of them writes, so a link finds the sink
 /// that writes what it links.
-static SHARED: LazyLock<Mutex<Vec<(Key, Weak<Existing>)>>> = LazyLock::new(Mutex::default);
+static SHARED: LazyLock<Mutex<Shared>> = LazyLock::new(Mutex::default);
+
+/// By what they are asked for.
+type Shared = Vec<(Key, Weak<Existing>)>;
 
 impl Key {
     fn new(run: &Run, ctx: &Context, crm: &Crm, ask: &Ask) -> Self {

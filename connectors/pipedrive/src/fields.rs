@@ -81,7 +81,7 @@ pub fn find<'a>(definitions: &'a [Definition], entity: Entity, name: &str) -> Re
             let standard = entity.standard(entity.code(&one.field_code));
             one.is_custom_field || standard.is_some_and(|standard| standard != Standard::ReadOnly)
         };
-        if named.iter().any(|one| written(one)) {
+        if named.iter().any(written) {
             named.retain(written);
         }
     }

@@ -7,6 +7,9 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+/// Contacts of which more has to be kept than the primary one, by field.
+pub type More = Option<Box<[(usize, Value)]>>;
+
 /// A record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
@@ -15,7 +18,7 @@ pub struct Record {
     /// The values of the fields, in their order, as a JSON array.
     pub values: Box<str>,
     /// Contacts of which more has to be kept than the primary one, by field.
-    pub more: Option<Box<Vec<(usize, Value)>>>,
+    pub more: More,
     /// Where it is in its life.
     pub state: State,
 }
@@ -138,7 +141,7 @@ impl Index {
         }
     }
     /// A record's values are these now.
-    pub fn update(&mut self, key: &str, id: u64, values: Box<str>, more: Option<Box<Vec<(usize, Value)>>>) {
+    pub fn update(&mut self, key: &str, id: u64, values: Box<str>, more: More) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         let records = match &mut slot.records {
             Records::None => return,

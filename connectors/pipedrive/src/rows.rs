@@ -14,7 +14,7 @@ use crate::{
     compare::{self, Desired, Mapped},
     config::{OnDuplicate, SinkOptions},
     existing::{Existing, lock},
-    index::{Index, Record, State},
+    index::{Index, More, Record, State},
     shape::Shape,
     value,
 };
@@ -156,7 +156,7 @@ impl<'a> Planner<'a> {
                 Ok(key) => key,
                 Err(why) => {
                     let field = &self.shape.mapped[self.shape.key];
-                    planned.rejected.push(self.reject(row, field, &why));
+                    planned.rejected.push(*self.reject(row, field, &why));
                     continue;
                 }
             };
@@ -166,7 +166,7 @@ impl<'a> Planner<'a> {
             // A row that is refused has been given all the same: its record is not one that the input no longer has.
             index.saw(&key);
             match desired {
-                Err(reject) => planned.rejected.push(reject),
+                Err(reject) => planned.rejected.push(*reject),
                 Ok(desired) => self.row(&index, row, key, desired, &mut planned),
             }
         }
@@ -219,7 +219,12 @@ impl<'a> Planner<'a> {
         value::key(&value).ok_or_else(|| "the row has no key".to_owned())
     }
 
-    fn desired(&self, columns: &[Columns<'_>], row: usize, buffers: &mut (String, String)) -> Result<Desired, Reject> {
+    fn desired(
+        &self,
+        columns: &[Columns<'_>],
+        row: usize,
+        buffers: &mut (String, String),
+    ) -> Result<Desired, Box<Reject>> {
         let mut values = Vec::with_capacity(columns.len());
         let mut linked = vec![None; columns.len()];
         for (at, Columns { mapped, value, currency }) in columns.iter().enumerate() {
@@ -267,17 +272,17 @@ impl<'a> Planner<'a> {
         Ok((id, Some(key)))
     }
 
-    fn reject(&self, row: usize, mapped: &Mapped, why: &str) -> Reject {
+    fn reject(&self, row: usize, mapped: &Mapped, why: &str) -> Box<Reject> {
         let reject = Reject::row(row, format!("{}: {why}", mapped.field.name));
-        match &mapped.from {
+        Box::new(match &mapped.from {
             crate::config::Source::Column(column) => reject.column(column),
             crate::config::Source::Fixed(_) => reject,
-        }
+        })
     }
 }
 
 /// A record is as a job has made it.
-pub fn note(existing: &Existing, key: &str, id: u64, desired: &Desired, more: Option<Box<Vec<(usize, Value)>>>) {
+pub fn note(existing: &Existing, key: &str, id: u64, desired: &Desired, more: More) {
     let Some(mut index) = existing.listed() else { return };
     if index.get(key).iter().any(|record| record.id == id) {
         index.update(key, id, desired.text.as_str().into(), more);

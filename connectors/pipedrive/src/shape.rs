@@ -238,7 +238,7 @@ impl Shape {
         let closed =
             listed.values.get(self.mapped.len()).and_then(Value::as_str).is_some_and(|status| status != "open");
         let state = state.unwrap_or(if closed { State::Closed } else { State::Live });
-        let more = (!more.is_empty()).then(|| Box::new(more));
+        let more = (!more.is_empty()).then(|| more.into());
         (key, Record { id: listed.id, values: as_text(&values).into(), more, state })
     }
 }

@@ -5,4 +5,6 @@ mod common;
 mod losses;
 mod policies;
 mod property;
+mod reading;
+mod readme;
 mod sync;
