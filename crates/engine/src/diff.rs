@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
 use towpath_core::{
     Budget, Change, Checkpoint, Context, Error, Held, Known, Name, PipelineSpec, Reject, Result, Run, Sink, SinkPlan,
-    Verdict, WriteMode, Wrote, budget::Ledger, change::Changes, sink::Guarantee,
+    Verdict, Wrote, budget::Ledger, change::Changes,
 };
 
 use self::file::Writer;
@@ -27,7 +27,7 @@ pub use self::report::{Cost, DiffReport, Moved, SinkDiff};
 use crate::{
     RunReport,
     engine::{Engine, RunOptions},
-    graph::Graph,
+    graph::{Graph, Make},
     report::Status,
     state::StateStore,
 };
@@ -278,11 +278,21 @@ impl Engine {
         };
         let store = StateStore::memory()?;
         store.copy_pipeline(&self.store, &graph.name)?;
+        // Where a sink stands that is left out, as far as it is known here; or everything would seem to be missing in it.
+        for node in graph.sinks.iter().filter(|node| !node.differences) {
+            if let Some(seen) = self.store.seen_checkpoint(&graph.name, &node.name)? {
+                let (fence, _) = store.open_checkpoint(&graph.name, &node.name)?;
+                store.put_checkpoint(&graph.name, &node.name, fence, &seen)?;
+            }
+        }
         let mut rules = self.rules;
         rules.letters.discard = true;
         let engine = Self { store, outside: self.outside.clone(), rules, changes: Some(Arc::clone(watch)) };
-        let mut graph =
-            graph.with_sinks(|node| if node.differences { None } else { Some(Arc::new(|| Ok(Box::new(Left)))) });
+        let mut graph = graph.with_sinks(|node| {
+            let make = Arc::clone(&node.make);
+            let left: Make<dyn Sink> = Arc::new(move || Ok(Box::new(Left(make()?))));
+            (!node.differences).then_some(left)
+        });
         // What was told cannot be taken back: a second attempt would tell it twice.
         graph.run.restarts = 0;
         let report = engine.run_graph(&graph, options).await;
@@ -334,19 +344,13 @@ impl Engine {
     }
 }
 
-/// Takes the place of a sink that cannot tell its differences: takes rows and does nothing with them.
-struct Left;
+/// Takes the place of a sink that cannot tell its differences: plans as it does, takes rows and does nothing with them.
+struct Left(Box<dyn Sink>);
 
 #[async_trait]
 impl Sink for Left {
-    async fn plan(&mut self, _: &Context, _: &Known) -> Result<SinkPlan> {
-        Ok(SinkPlan {
-            mode: WriteMode::Upsert,
-            guarantee: Guarantee::AtLeastOnceKeyed,
-            early_publish: false,
-            identity: "left out".to_owned(),
-            notes: vec![],
-        })
+    async fn plan(&mut self, ctx: &Context, schema: &Known) -> Result<SinkPlan> {
+        self.0.plan(ctx, schema).await
     }
     async fn open(&mut self, _: &Context, _: &Run) -> Result<Held> {
         Ok(Held::ByEngine)

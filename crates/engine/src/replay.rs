@@ -201,7 +201,16 @@ impl Engine {
         filter: &ReplayFilter,
         done: &mut SinkReplay,
     ) -> Result<()> {
-        let Some(schema) = self.store.schema(&graph.name, &node.name)? else { return Ok(()) };
+        let Some(schema) = self.store.schema(&graph.name, &node.name)? else {
+            // They are from before the columns were remembered.
+            return folders.0.iter().try_for_each(|path| {
+                let mut count = |_, _, entry: Entry| {
+                    done.unreadable += u64::from(entry.component == node.name);
+                    Ok(())
+                };
+                dead_letters::each_sealed(path, &mut count).map(drop)
+            });
+        };
         let judge = self.judge(graph, node, schema).await?;
         let mut chosen = Vec::new();
         let mut any = false;

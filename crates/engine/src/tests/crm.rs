@@ -445,6 +445,12 @@ async fn sinks_that_cannot_tell_are_said_to() {
       cannot say how its rows differ from what is there; a run writes all it is given
     "#);
     assert!(target.rows().is_none() && target.calls().is_empty(), "it is not even opened: {:?}", target.calls());
+    // Once both have everything, a run would end, and so do the differences.
+    let copy = target.clone();
+    let both = scene.pipeline().sink("copy", &["customers"], move || Ok(copy.sink(WriteMode::Append, Key::None)));
+    let both = both.build().unwrap();
+    assert_eq!(scene.run(&both).await.status, Status::Completed);
+    assert!(scene.diff(&both).await.nothing_new);
     let none = Pipeline::new("test").source("customers", move || Ok(origin.source())).sink("copy", &["customers"], {
         let target = target.clone();
         move || Ok(target.sink(WriteMode::Append, Key::None))

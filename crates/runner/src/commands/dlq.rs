@@ -167,7 +167,7 @@ fn replayed(report: &ReplayReport, file: &Path) -> String {
         for (number, what) in [
             (sink.refused, format!("refused again: towpath dlq show {}", file.display())),
             (sink.superseded, "left out: newer data has come since".to_owned()),
-            (sink.unreadable, "left out: their columns are not those of the sink any more".to_owned()),
+            (sink.unreadable, "left out: their columns are not those of the sink (any more)".to_owned()),
         ] {
             if number > 0 {
                 text.push_str(&format!("  {} {what}\n", row(number)));

@@ -1,9 +1,13 @@
 //! `towpath preview` and `towpath discover`: a source, without running anything.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use arrow_array::RecordBatch;
-use arrow_cast::display::{ArrayFormatter, FormatOptions};
+use arrow_cast::{
+    cast,
+    display::{ArrayFormatter, FormatOptions},
+};
+use arrow_schema::{DataType, Field, Schema};
 use towpath_config::{Loaded, Severity, did_you_mean};
 use towpath_core::{Error, Original, Reject, Result};
 
@@ -18,7 +22,8 @@ pub(crate) fn preview(global: &Global, file: &Path, source: &str, rows: usize) -
     let loaded = load_with(global, file, source)?;
     let runtime = runtime(global)?;
     let engine = engine(global)?;
-    let preview = runtime.block_on(engine.preview(&loaded.spec, source, rows))?;
+    let mut preview = runtime.block_on(engine.preview(&loaded.spec, source, rows))?;
+    preview.batches = preview.batches.iter().map(by_offset).collect::<Result<_>>()?;
     if global.json {
         output::out(&json_lines(&preview.batches)?);
     } else if let Some(first) = preview.batches.first() {
@@ -28,9 +33,7 @@ pub(crate) fn preview(global: &Global, file: &Path, source: &str, rows: usize) -
         for batch in &preview.batches {
             cells.extend(texts(batch)?);
         }
-        let numeric = |(index, field): (usize, &std::sync::Arc<arrow_schema::Field>)| {
-            field.data_type().is_numeric().then_some(index)
-        };
+        let numeric = |(index, field): (usize, &Arc<Field>)| field.data_type().is_numeric().then_some(index);
         let right: Vec<usize> = schema.fields().iter().enumerate().filter_map(numeric).collect();
         output::out(&layout(&headings, &cells, &right));
     }
@@ -71,6 +74,26 @@ fn rejected(reject: &Reject) -> String {
         _ => String::new(),
     };
     format!("{at}{}{raw}", reject.reason)
+}
+
+/// Moments by their offset from UTC, which have a text without a table of time zones.
+fn by_offset(batch: &RecordBatch) -> Result<RecordBatch> {
+    let broken = |error| Error::internal("cannot show a moment").because(error);
+    let (mut fields, mut columns) = (vec![], vec![]);
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        match field.data_type() {
+            DataType::Timestamp(unit, Some(_)) => {
+                let moment = DataType::Timestamp(*unit, Some("+00:00".into()));
+                columns.push(cast(column, &moment).map_err(broken)?);
+                fields.push(Arc::new(field.as_ref().clone().with_data_type(moment)));
+            }
+            _ => {
+                columns.push(Arc::clone(column));
+                fields.push(Arc::clone(field));
+            }
+        }
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(broken)
 }
 
 fn texts(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
