@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask ci | demo | bench | docs | new-connector | simulate`.
+//! The project's chores: `cargo xtask ci | demo | bench | docs | linters | new-connector | simulate`.
 //!
 //! Everything heavy is built by cargo in the profile it is meant for and started as a program of its own, so that this one builds
 //! in seconds.
@@ -31,6 +31,7 @@ cargo xtask COMMAND
   bench mssql [JOB…]    the same against the SQL Server of TOWPATH_MSSQL_URL, or a simulated one
   bench crm [JOB…]      the same of files that are joined (join) and keep a simulated CRM equal (sync, unchanged)
   docs [--check]        write the reference pages, or say whether they are up to date
+  linters               Dockerfile, compose file, manifests and workflows, by the linters that are at hand
   new-connector NAME    a connector crate whose tests fail until it works
   simulate ssrs [--port N] [--rows N] …    a report server to try things with; --help says more
   simulate mssql [--port N] …              a SQL Server to try things with
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Some("ci") => ci::run(rest),
         Some("bench") => bench::run(rest),
         Some("docs") => docs::run(rest),
+        Some("linters") => linters::run(),
         Some("new-connector") => new_connector::run(rest),
         Some("simulate") => simulate::run(rest),
         None | Some("help" | "-h" | "--help") => {
