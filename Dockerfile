@@ -44,6 +44,8 @@ RUN install -D --mode=0644 /etc/ssl/certs/ca-certificates.crt /root-fs/etc/ssl/c
     && install -d /root-fs/usr/share /root-fs/etc/towpath \
     && test -f /usr/share/zoneinfo/Europe/Berlin \
     && cp -a /usr/share/zoneinfo /root-fs/usr/share/zoneinfo \
+    # The same zones twice more, once with leap seconds.
+    && rm -rf /root-fs/usr/share/zoneinfo/posix /root-fs/usr/share/zoneinfo/right \
     && echo 'hosts: files dns' > /root-fs/etc/nsswitch.conf \
     && echo 'towpath:x:65532:65532::/var/lib/towpath:/sbin/nologin' > /root-fs/etc/passwd \
     && echo 'towpath:x:65532:' > /root-fs/etc/group \
