@@ -64,14 +64,13 @@ pub(crate) fn target_dir() -> Fallible<PathBuf> {
     folder.map(PathBuf::from).ok_or_else(|| "cargo metadata names no target directory".to_owned())
 }
 
-/// Builds `towpath` and the simulators in a profile, and says where they lie: `dist` to measure, `demo` to be ready soon, which leaves the
-/// transform `sql` out.
+/// Builds `towpath` and the simulators in a profile, and says where they lie: `dist` to measure, `demo` to be ready soon. Without the transform `sql`,
+/// which takes longer to build than all the rest.
 pub(crate) fn build(profile: &str) -> Fallible<Programs> {
-    // What joins takes longer to build than all the rest.
-    programs(profile, if profile == "demo" { &["--no-default-features"] } else { &[] })
+    programs(profile, &["--no-default-features"])
 }
 
-/// The same with the transform `sql`, whatever the profile.
+/// The same with the transform `sql`.
 pub(crate) fn build_to_join(profile: &str) -> Fallible<Programs> {
     programs(profile, &[])
 }

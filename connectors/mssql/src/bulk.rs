@@ -7,12 +7,8 @@ use std::{
 };
 
 use arrow_array::RecordBatch;
-use futures::future::try_join_all;
 use tiberius::{BulkLoadRequest, ColumnData, IntoSql, Query, TokenRow};
-use tokio::{
-    sync::{Mutex, mpsc},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{compat::Compat, task::AbortOnDropHandle};
 use towpath_core::{Error, Result};
 
@@ -28,9 +24,7 @@ use crate::{
 
 /// A load ends behind so many batches, or so many bytes of them: what is sent is borrowed from them, so they stay in memory until then.
 const BATCHES: usize = 24;
-const BYTES: usize = 3 << 20;
-/// Connections of a worker: one sends while the server finishes what came by the other.
-pub(crate) const LEGS: usize = 2;
+const BYTES: usize = 4 << 20;
 /// Batches that wait for a connection.
 const AHEAD: usize = 1;
 
@@ -62,15 +56,10 @@ impl Bulk {
     /// Begins on so many connections; on one, if values may be long.
     pub(crate) fn begin(pool: &Pool, staging: &TableName, (workers, long): (usize, bool), deadline: Duration) -> Self {
         // A bulk load keeps parameters out of the table, by which values too long for it go in: then there must not be another.
-        let (workers, legs) = if long { (1, 1) } else { (workers, LEGS) };
-        let workers = (0..workers).map(|_| {
+        let workers = (0..if long { 1 } else { workers }).map(|_| {
             let (rows, from) = mpsc::channel(AHEAD);
             let (pool, staging) = (pool.clone(), staging.clone());
-            let task = tokio::spawn(async move {
-                let turn = Mutex::new(Turn { from, next: None });
-                let legs = (0..legs).map(|_| load(&pool, &staging, &turn, deadline));
-                try_join_all(legs).await.map(drop)
-            });
+            let task = tokio::spawn(async move { load(&pool, &staging, from, deadline).await });
             Worker { rows, task: AbortOnDropHandle::new(task) }
         });
         Self { workers: workers.collect(), next: 0 }
@@ -108,60 +97,48 @@ async fn within<T>(deadline: Duration, what: &str, work: impl Future<Output = ti
     }
 }
 
-/// Where the rows of a worker come from: one connection takes them at a time.
-struct Turn {
-    from: mpsc::Receiver<Staged>,
-    /// One that did not fit into the load before.
-    next: Option<Staged>,
-}
-
-impl Turn {
-    async fn next(&mut self) -> Option<Staged> {
-        match self.next.take() {
-            Some(staged) => Some(staged),
-            None => self.from.recv().await,
-        }
-    }
-}
-
-/// One connection's loads, until there are no more rows.
-async fn load(pool: &Pool, staging: &TableName, turn: &Mutex<Turn>, deadline: Duration) -> Result<()> {
+async fn load(pool: &Pool, staging: &TableName, mut from: mpsc::Receiver<Staged>, deadline: Duration) -> Result<()> {
+    let Some(mut next) = from.recv().await else { return Ok(()) };
+    let mut session = pool.session().await?;
     let (table, doing) = (staging.to_string(), format!("load rows into {staging}"));
-    let mut session = None;
     loop {
-        let mut rows = turn.lock().await;
-        let Some(first) = rows.next().await else { return Ok(()) };
-        let session = match &mut session {
-            Some(session) => session,
-            none => none.insert(pool.session().await?),
-        };
-        let shape = Arc::clone(&first.shape);
+        let shape = Arc::clone(&next.shape);
         let names: Vec<String> =
             std::iter::once(quote(ROW)).chain(shape.columns.iter().map(|loaded| quote(&loaded.column.name))).collect();
         let columns: Vec<&str> = names.iter().map(String::as_str).collect();
         // The driver borrows rows for as long as the load lasts.
         let sent: Vec<OnceLock<Staged>> = (0..BATCHES).map(|_| OnceLock::new()).collect();
-        let (mut long, mut bytes) = (vec![], 0);
-        rows.next = Some(first);
+        let (mut long, mut bytes, mut waiting) = (vec![], 0, Some(next));
         let mut request = within(deadline, &doing, session.bulk(&table, &columns)).await?;
         for (at, slot) in sent.iter().enumerate() {
-            let Some(batch) = rows.next().await else { break };
+            let Some(batch) = (match waiting.take() {
+                Some(batch) => Some(batch),
+                None => from.recv().await,
+            }) else {
+                break;
+            };
             if !Arc::ptr_eq(&batch.shape, &shape) || bytes > BYTES {
-                rows.next = Some(batch);
+                waiting = Some(batch);
                 break;
             }
             bytes += batch.rows.get_array_memory_size();
             let rows = send(&mut request, slot.get_or_init(|| batch), deadline, &doing).await?;
             long.extend(rows.into_iter().map(|row| (at, row)));
         }
-        drop(rows);
         within(deadline, &doing, request.finalize()).await?;
         session.calm();
         for (at, row) in long {
             if let Some(batch) = sent.get(at).and_then(OnceLock::get) {
-                insert(session, staging, batch, row, &doing).await?;
+                insert(&mut session, staging, batch, row, &doing).await?;
             }
         }
+        next = match waiting {
+            Some(batch) => batch,
+            None => match from.recv().await {
+                Some(batch) => batch,
+                None => return Ok(()),
+            },
+        };
     }
 }
 

@@ -34,13 +34,12 @@ pub(crate) enum Added {
 impl KnownKeys {
     /// An empty one. It takes `memory` as it fills.
     pub(crate) fn new(memory: Size) -> Self {
-        let buckets = usize::try_from(memory.0).unwrap_or(usize::MAX) / (WAYS * size_of::<u64>());
-        Self { slots: vec![FREE; buckets * WAYS], staged: false }
+        Self { slots: vec![FREE; slots(memory)], staged: false }
     }
 
-    /// How many keys are worth loading: some room is left.
-    pub(crate) fn capacity(&self) -> usize {
-        self.slots.len() / 4 * 3
+    /// How many keys of the target are worth loading into so much memory: some room is left.
+    pub(crate) fn worth_loading(memory: Size) -> usize {
+        slots(memory) / 4 * 3
     }
 
     /// The buckets in which a key may stand.
@@ -121,6 +120,10 @@ impl KnownKeys {
     }
 }
 
+fn slots(memory: Size) -> usize {
+    usize::try_from(memory.0).unwrap_or(usize::MAX) / (WAYS * size_of::<u64>()) * WAYS
+}
+
 /// What is kept of a key: not free, and not marked.
 fn kept(hash: u128) -> u64 {
     let kept = hash as u64 & !STAGED;
@@ -188,7 +191,11 @@ mod tests {
         for memory in [0, 100, 1 << 16] {
             let mut known = KnownKeys::new(Size(memory));
             (0..100_000).for_each(|n| known.learn(hash(n)));
-            assert!(known.slots.capacity() as u64 * 8 <= memory && known.capacity() <= known.slots.len(), "{memory}");
+            assert!(
+                known.slots.capacity() as u64 * 8 <= memory
+                    && KnownKeys::worth_loading(Size(memory)) <= known.slots.len(),
+                "{memory}"
+            );
             if known.slots.is_empty() {
                 assert_eq!(known.stage(hash(1)), Added::Forgotten);
             }

@@ -244,7 +244,7 @@ pub struct RunSpec {
     pub drain: Period,
     /// When sinks commit; at the next position of the source where one may.
     pub commit: CommitSpec,
-    /// What waits between two components at the most. Default: 4MiB
+    /// What waits between two components at the most. Default: 2MiB
     pub buffer: Size,
     /// How often a run is taken up again by itself after a failure that may pass, without an epoch committed in between. Default: 3
     pub restarts: u32,
@@ -262,7 +262,7 @@ impl Default for RunSpec {
             heartbeat: Period::seconds(60),
             drain: Period::seconds(25),
             commit: CommitSpec::default(),
-            buffer: Size(4 << 20),
+            buffer: Size(2 << 20),
             restarts: 3,
             verify_every: None,
         }

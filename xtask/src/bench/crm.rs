@@ -118,7 +118,7 @@ fn join() -> Fallible {
             format!("the rival is missing: pip install duckdb, and name its Python in TOWPATH_BENCH_PYTHON\n{error}")
         },
     )?;
-    let programs = cmd::build(super::PROFILE)?;
+    let programs = cmd::build_to_join(super::PROFILE)?;
     let scratch = cmd::Scratch::new("bench-crm")?;
     let (_server, url) = serve(scratch.path())?;
     let bench = Bench { programs, python, folder: scratch.path().to_owned(), url };

@@ -114,7 +114,8 @@ impl Bench {
             Ok(url) => (url, None),
             Err(_) => {
                 let mut simulator = Command::new(&programs.simulate);
-                let mut simulator = cmd::Background::start(simulator.arg("mssql").stdout(Stdio::piped()))?;
+                let mut simulator =
+                    cmd::Background::start(simulator.arg("mssql").env("TMPDIR", folder).stdout(Stdio::piped()))?;
                 (simulator.first_line()?, Some(simulator))
             }
         };

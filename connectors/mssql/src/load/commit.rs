@@ -33,7 +33,9 @@ impl Load {
             (false, _) if rows_wait => publish.statements(self.options.write),
             (false, _) => vec![],
         };
-        let after = (!sql.is_empty() && self.staged.is_some()).then(|| statements::empty_staging(&self.staging));
+        // Behind the last commit nothing more is published, and the table is taken away as it is.
+        let emptied = !sql.is_empty() && self.staged.is_some() && !checkpoint.last;
+        let after = emptied.then(|| statements::empty_staging(&self.staging));
         let stages = replace && !checkpoint.last && self.staged.is_some();
         let text = serde_json::to_string(checkpoint)
             .map_err(|error| Error::internal("cannot write a checkpoint").because(error))?;

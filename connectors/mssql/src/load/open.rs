@@ -9,7 +9,6 @@ use towpath_formats::spool::Spool;
 use super::{LONG, Load, REMEMBERED, called};
 use crate::{
     adopt::adopt,
-    bulk::LEGS,
     catalog::{Table, TableName},
     checkpoints::{Found, Owner},
     client::{Limits, Pool, number, text},
@@ -32,7 +31,7 @@ impl Load {
         run: &Run,
     ) -> Result<(Self, Option<Checkpoint>)> {
         let limits = Limits { statement: Some(options.timeout.0), lock: options.lock_timeout.0 };
-        let pool = Pool::new(login, ctx, options.workers * LEGS + 2, limits)?;
+        let pool = Pool::new(login, ctx, options.workers + 2, limits)?;
         let call = called(&options, &pool, format!("open {target} at"), Effect::Idempotent);
         let opened = ctx.call(&call, || async { Owner::open(&pool, ctx, target).await }).await;
         let (owner, found) = match opened {
@@ -64,7 +63,7 @@ impl Load {
             spooled_from: 1,
             bulk: None,
             broken: None,
-            keys: KnownKeys::new(REMEMBERED),
+            keys: KnownKeys::default(),
             repeats: false,
             beyond_ascii: vec![],
             publishing: None,
@@ -169,8 +168,8 @@ impl Load {
         self.table = Some(table);
         let shape = Arc::new(shape);
         self.make_staging(&shape).await?;
-        if self.options.by_hash() && self.shapes.is_empty() {
-            self.keys = self.known_keys().await?;
+        if self.shapes.is_empty() {
+            self.keys = if self.options.by_hash() { self.known_keys().await? } else { KnownKeys::new(REMEMBERED) };
         }
         let keyed_by = shape.keyed_by.clone();
         self.shapes.push(shape);
@@ -209,9 +208,9 @@ impl Load {
     /// Loads what fits of the target's hashes.
     async fn known_keys(&self) -> Result<KnownKeys> {
         use futures::TryStreamExt as _;
-        let known = KnownKeys::new(self.options.known_keys);
-        if known.capacity() == 0 {
-            return Ok(known);
+        let most = KnownKeys::worth_loading(self.options.known_keys);
+        if most == 0 {
+            return Ok(KnownKeys::default());
         }
         let order = self.options.known_keys_order.as_deref();
         if let (Some(order), Some(table)) = (order, &self.table)
@@ -219,7 +218,7 @@ impl Load {
         {
             return Err(Error::config(format!("known_keys_order: table {} has no column {order}", table.name)));
         }
-        let sql = statements::known_hashes(&self.owner.target, &self.options.hash_column, known.capacity(), order);
+        let sql = statements::known_hashes(&self.owner.target, &self.options.hash_column, most, order);
         let doing = "load known keys";
         let (pool, sql, memory, deadline) = (&self.pool, &sql, self.options.known_keys, self.options.timeout.0);
         let call = self.call("load known keys of", Effect::Read);

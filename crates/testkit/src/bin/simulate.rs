@@ -161,7 +161,7 @@ async fn ssrs(options: &[String]) -> Result<(), String> {
     println!("stop      Ctrl-C");
     tokio::select! {
         () = server.serve() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| error.to_string())?,
+        stopped = stopped() => stopped?,
     }
     server.stop().await;
     Ok(())
@@ -198,7 +198,7 @@ async fn mssql(options: &[String]) -> Result<(), String> {
     println!("stop      Ctrl-C");
     tokio::select! {
         () = server.serve() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| error.to_string())?,
+        stopped = stopped() => stopped?,
     }
     server.stop().await;
     Ok(())
@@ -241,10 +241,20 @@ async fn pipedrive(options: &[String]) -> Result<(), String> {
     println!("stop      Ctrl-C");
     tokio::select! {
         () = server.serve() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| error.to_string())?,
+        stopped = stopped() => stopped?,
     }
     server.stop().await;
     Ok(())
+}
+
+/// Until somebody wants it to end.
+async fn stopped() -> Result<(), String> {
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(|error| error.to_string())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| error.to_string()),
+        _ = terminate.recv() => Ok(()),
+    }
 }
 
 fn keep<T>(builder: Builder, place: &mut T, value: T) -> Builder {
