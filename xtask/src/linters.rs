@@ -15,9 +15,13 @@ type Linter = (&'static str, Option<Command>);
 pub(crate) fn run() -> Fallible {
     let required = std::env::var("REQUIRE_LINTERS").is_ok_and(|value| value == "1");
     let mut failed = Vec::new();
-    if let Err(error) = one_compiler() {
-        eprintln!("{error}");
-        failed.push("the compiler's version".to_owned());
+    for (name, check) in
+        [("the compiler's version", one_compiler as fn() -> Fallible), ("the image's version", one_version)]
+    {
+        if let Err(error) = check() {
+            eprintln!("{error}");
+            failed.push(name.to_owned());
+        }
     }
     for (name, command) in linters()? {
         match command {
@@ -90,16 +94,37 @@ fn actionlint(workflows: &[PathBuf]) -> Option<Command> {
 
 /// The image is built by the compiler that everything is tested with.
 fn one_compiler() -> Fallible {
-    let read = |name: &str| fs::read_to_string(cmd::root().join(name)).map_err(|error| format!("{name}: {error}"));
-    let toolchain = read("rust-toolchain.toml")?;
-    let version = toolchain.lines().find_map(|line| line.strip_prefix("channel = \"")?.strip_suffix('"'));
-    let version = version.ok_or("rust-toolchain.toml names no channel")?;
-    let dockerfile = read("Dockerfile")?;
+    let toolchain = read(Path::new("rust-toolchain.toml"))?;
+    let version = quoted(&toolchain, "channel = ").ok_or("rust-toolchain.toml names no channel")?;
+    let dockerfile = read(Path::new("Dockerfile"))?;
     let named = [format!("FROM rust:{version}-"), format!("RUSTUP_TOOLCHAIN={version} ")];
     match named.iter().find(|text| !dockerfile.contains(*text)) {
         Some(text) => Err(format!("Dockerfile: '{text}' was expected, as rust-toolchain.toml says")),
         None => Ok(()),
     }
+}
+
+/// The manifests name the image of this version.
+fn one_version() -> Fallible {
+    let workspace = read(Path::new("Cargo.toml"))?;
+    let version = quoted(&workspace, "version = ").ok_or("Cargo.toml names no version")?;
+    for file in files("deploy/kubernetes", "yaml")? {
+        let text = read(&file)?;
+        let mut images = text.lines().filter_map(|line| line.trim().strip_prefix("image: "));
+        if let Some(other) = images.find(|image| !image.ends_with(&format!(":{version}"))) {
+            return Err(format!("{}: '{other}' is not of version {version}, which Cargo.toml names", file.display()));
+        }
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> Fallible<String> {
+    fs::read_to_string(cmd::root().join(file)).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// What stands in quotes on the first line that begins so.
+fn quoted<'a>(text: &'a str, beginning: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(beginning)?.strip_prefix('"')?.strip_suffix('"'))
 }
 
 /// The files of a folder of the repository, in their order.
