@@ -153,12 +153,7 @@ impl Sink for PipedriveSink {
                 Err(error) => vec![format!("what the account holds is not known: {error}")],
             }
         };
-        let mode = match (options.on_missing, options.update) {
-            // What no row stands for can be told only from all rows.
-            (OnMissing::Close | OnMissing::Delete, _) => WriteMode::Replace,
-            (OnMissing::Keep, true) => WriteMode::Upsert,
-            (OnMissing::Keep, false) => WriteMode::InsertNew,
-        };
+        let mode = if options.update { WriteMode::Upsert } else { WriteMode::InsertNew };
         Ok(SinkPlan {
             mode,
             guarantee: Guarantee::AtLeastOnceKeyed,
@@ -308,7 +303,7 @@ impl Open {
             let why = if input.whole {
                 format!("{refused} rows were refused")
             } else {
-                "not all rows were read in this run".to_owned()
+                "not all rows were read in this run (`towpath run --full` reads them)".to_owned()
             };
             tracing::warn!("{why}: nothing is closed or deleted");
             return Ok(wrote);

@@ -130,7 +130,7 @@ fn stamp(record: &Record) -> i64 {
 impl SourceOrigin for Origin {
     fn source(&self) -> Box<dyn Source> {
         let mut options = json!({
-            "url": self.server.url(), "api_token": TOKEN, "entity": "persons", "page_size": 100,
+            "url": self.server.url(), "api_token": TOKEN, "entity": "persons", "page_size": 20,
             "fields": ["name", "ID", "is_deleted"],
         });
         for (key, value) in self.more.as_object().unwrap() {
@@ -172,7 +172,7 @@ async fn origin(more: Value) -> Origin {
     let server = server().await;
     let account = server.account();
     // Seconds with one record, with a few, and with more than a page has.
-    for (seconds, each) in [(150, 1), (20, 7), (1, 350)] {
+    for (seconds, each) in [(25, 1), (4, 7), (1, 60)] {
         for _ in 0..seconds {
             server.clock().advance(std::time::Duration::from_secs(1));
             let first = account.persons().len();

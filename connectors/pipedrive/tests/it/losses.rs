@@ -151,3 +151,28 @@ async fn a_plan_that_holds_no_more_deals_stops_the_run() {
     assert_eq!(outcome.error.as_ref().unwrap().kind(), ErrorKind::Conflict, "{outcome:?}");
     assert_eq!(company.server.log().count(Kind::Create), 2);
 }
+
+#[tokio::test]
+async fn two_runs_at_the_same_time_lose_nothing_and_their_twins_are_reported() {
+    let [company, _] = Company::both().await;
+    let run = || company.one(company.persons(json!({})), people(6));
+    let (one, other) = futures::join!(run(), run());
+    let written = one.ok().written + other.ok().written;
+    let mut there = sorted(company.people());
+    assert_eq!(there.len() as u64, written);
+    there.dedup();
+    assert_eq!(there, names(6), "each of them is there");
+    company.server.log().clear();
+    let next = company.one(company.persons(json!({})), people(6)).await;
+    assert_eq!(next.refused.len() as u64, written - 6, "{next:?}");
+    assert_eq!(company.server.log().writes(), 0);
+    // Whoever merges them by hand has an account that is equal.
+    let account = company.server.account();
+    let mut seen = std::collections::BTreeSet::new();
+    for person in account.persons() {
+        if !seen.insert(person.custom("CustomerID").to_string()) {
+            account.delete(towpath_testkit::pipedrive::Entity::Persons, person.id);
+        }
+    }
+    assert_eq!(company.one(company.persons(json!({})), people(6)).await.ok().equal, 6);
+}
