@@ -13,8 +13,10 @@ use crate::{
 
 /// Rows found by trying, for one publish: each costs a score of trials.
 pub(crate) const TRIED_AT_MOST: usize = 100;
-/// Numbers in one statement.
+/// Numbers in one statement: VALUES takes no more.
 const AT_ONCE: usize = 1000;
+/// So many numbers are named in the statement itself.
+const NAMED_AT_MOST: usize = 100;
 
 /// Why a row is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,13 +133,17 @@ pub(crate) async fn ask(pool: &Pool, questions: &[Question]) -> Result<BTreeMap<
     Ok(refused)
 }
 
-/// Takes rows out of the staging table.
+/// Takes rows out of the staging table, which is read once for it.
 pub(crate) async fn take_out(pool: &Pool, staging: &TableName, rows: &[i64]) -> Result<()> {
-    let mut session = pool.session().await?;
-    for rows in rows.chunks(AT_ONCE) {
-        session.execute("take out rows", &statements::take_out(staging, rows), &[]).await?;
+    let (mut session, doing) = (pool.session().await?, "take out rows");
+    if rows.len() <= NAMED_AT_MOST {
+        return session.batch(doing, &statements::take_out(staging, rows)).await.map(drop);
     }
-    Ok(())
+    session.batch(doing, statements::CREATE_TAKEN_OUT).await?;
+    for rows in rows.chunks(AT_ONCE) {
+        session.batch(doing, &statements::list_taken_out(rows)).await?;
+    }
+    session.batch(doing, &statements::take_out_listed(staging)).await.map(drop)
 }
 
 /// The first row with which the rows before it do not go in any more, and the server's own words.

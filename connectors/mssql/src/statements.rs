@@ -176,6 +176,24 @@ pub(crate) fn take_out(staging: &TableName, rows: &[i64]) -> String {
     format!("DELETE FROM {staging} WHERE {} IN ({rows})", quote(ROW))
 }
 
+/// Makes a table of this connection alone for the numbers of staged rows that are to go, when there are too many to name them in one statement.
+pub(crate) const CREATE_TAKEN_OUT: &str = "IF OBJECT_ID(N'tempdb..#towpath_taken_out') IS NOT NULL DROP TABLE #towpath_taken_out; \
+     CREATE TABLE #towpath_taken_out (n bigint NOT NULL PRIMARY KEY)";
+
+/// Puts numbers into it.
+pub(crate) fn list_taken_out(rows: &[i64]) -> String {
+    let rows = rows.iter().map(|row| format!("({row})")).collect::<Vec<_>>().join(", ");
+    format!("INSERT INTO #towpath_taken_out (n) VALUES {rows}")
+}
+
+/// Takes out the staged rows whose numbers are in it, and it too.
+pub(crate) fn take_out_listed(staging: &TableName) -> String {
+    format!(
+        "DELETE FROM {staging} WHERE {} IN (SELECT n FROM #towpath_taken_out); DROP TABLE #towpath_taken_out",
+        quote(ROW)
+    )
+}
+
 /// Makes the staging table. A heap: rows come in no order that matters, and are read as a whole.
 pub(crate) fn create_staging(staging: &TableName, columns: &[Loaded]) -> String {
     let columns = columns.iter().map(|loaded| format!(", {}", loaded.definition())).collect::<String>();
@@ -463,6 +481,7 @@ mod tests {
         show("orphans", &publish.orphans(&key(&parent), 7).unwrap());
         show("orphans of oneself", &publish.orphans(&key(&target), 7).unwrap());
         show("take out", &take_out(&staging, &[7, 9]));
+        show("take out many", &[CREATE_TAKEN_OUT, &list_taken_out(&[7, 9]), &take_out_listed(&staging)].join("\n"));
         show("identity", &identity_insert(&target, true));
         let mut stored = Stored { fence: 7, publish: 3, staging: None };
         show("checkpoint", &store_checkpoint(&checkpoints, "0123456789abcdef", &target, &stored));

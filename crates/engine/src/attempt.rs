@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use towpath_core::{
     Checkpoint, Context, Error, ErrorKind, Held, Known, Name, Result, Resume, Run, Sink, SinkPlan, Source, SourcePlan,
-    TransformPlan, WriteMode, checkpoint::Positions, pipeline::Role, source::Replay,
+    Transform, TransformPlan, WriteMode, checkpoint::Positions, pipeline::Role, source::Replay,
 };
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     edge::{EdgeRx, EdgeTx, Flight, edge},
     engine::Engine,
     epoch::{Coordinator, Ended, SinkHandle, SourceHandle, SourceState},
-    graph::Graph,
+    graph::{Graph, Make, Node},
     letters::{self, Letters},
     progress::Progress,
     resume::{Standing, Start, start},
@@ -481,6 +481,10 @@ impl Attempt<'_> {
     ) -> Result<Built, (Error, Vec<OpenSink>)> {
         let Ready { resume, start, sources, transforms, one_epoch, begin_anew: _ } = ready;
         let graph = self.graph;
+        let of_sources = graph.sources.iter().zip(&sources).map(|(node, source)| (&node.name, &source.plan.schema));
+        let of_transforms = transforms.iter().map(|(name, plan)| (name, &plan.schema));
+        let known: BTreeMap<_, _> =
+            of_sources.chain(of_transforms).map(|(name, schema)| (name.clone(), schema.clone())).collect();
         let active: BTreeSet<Name> = match &start {
             Start::Level { .. } => graph.sinks.iter().map(|node| node.name.clone()).collect(),
             Start::Behind { who, .. } => who.iter().map(|&sink| graph.sinks[sink].name.clone()).collect(),
@@ -594,7 +598,7 @@ impl Attempt<'_> {
             let Some((_, items)) = edges.remove(&node.name) else { continue };
             let workers = node.common.workers.map_or((1, 1), towpath_core::pipeline::Workers::bounds);
             let holds = transforms.get(&node.name).is_some_and(|plan| plan.holds);
-            let make = Arc::clone(&node.make);
+            let make = planned(node, &known);
             let inputs = node.inputs.clone();
             tasks.spawn(
                 TransformStage { stage, make, inputs, items, flight: Arc::clone(&flight), workers, holds }.run(),
@@ -734,9 +738,7 @@ pub(crate) fn plan_transforms(
     for node in &graph.transforms {
         let place = |error: Error| error.at(format!("transform {}", node.name));
         let transform = (node.make)()?;
-        let inputs: Vec<_> =
-            node.inputs.iter().map(|input| (input.clone(), known.get(input).cloned().unwrap_or(Known::No))).collect();
-        let plan = transform.plan(&inputs).map_err(place)?;
+        let plan = transform.plan(&inputs_of(node, known)).map_err(place)?;
         let alone = plan.stateful || plan.holds;
         if alone && node.common.workers.is_some_and(|workers| workers.bounds().1 > 1) {
             let what = "it remembers rows between batches, so it cannot have several workers";
@@ -746,6 +748,21 @@ pub(crate) fn plan_transforms(
         plans.insert(node.name.clone(), plan);
     }
     Ok(plans)
+}
+
+/// What is known of a transform's inputs.
+fn inputs_of(node: &Node<dyn Transform>, known: &BTreeMap<Name, Known>) -> Vec<(Name, Known)> {
+    node.inputs.iter().map(|input| (input.clone(), known.get(input).cloned().unwrap_or(Known::No))).collect()
+}
+
+/// Makes transforms that have heard the plan, as it says what comes from an input that stays silent.
+fn planned(node: &Node<dyn Transform>, known: &BTreeMap<Name, Known>) -> Make<dyn Transform> {
+    let (make, inputs) = (Arc::clone(&node.make), inputs_of(node, known));
+    Arc::new(move || {
+        let transform = make()?;
+        transform.plan(&inputs)?;
+        Ok(transform)
+    })
 }
 
 async fn close_all(sinks: Vec<OpenSink>) {

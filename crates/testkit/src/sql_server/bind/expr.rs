@@ -224,7 +224,7 @@ impl Binder<'_> {
                     let item = self.expr(item, scope)?;
                     any.push(self.compare("=", &of, &item)?);
                 }
-                let any = format!("({})", any.join(" OR "));
+                let any = either(&any);
                 if *not { format!("(NOT {any})") } else { any }
             }
             Expr::InQuery(of, query, not) => {
@@ -469,4 +469,16 @@ fn number(text: &str) -> Sql<Bound> {
     }
     let ty = Ty::Decimal { p, s: scale, numeric: true };
     Ok(Bound::new(format!("x'{}'", hex(&decimal::to_bytes(value))), ty, false))
+}
+
+/// One of these holds. As a tree: SQLite goes a thousand levels deep, and a list may be longer.
+fn either(any: &[String]) -> String {
+    match any {
+        [] => "0".to_owned(),
+        [one] => format!("({one})"),
+        more => {
+            let (left, right) = more.split_at(more.len() / 2);
+            format!("({} OR {})", either(left), either(right))
+        }
+    }
 }
