@@ -103,7 +103,8 @@ fn folders_bundle_and_inventory_are_the_same_set() {
         metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == "towpath-bundle").unwrap();
     let dependencies = bundle["dependencies"].as_array().unwrap();
     let names = |optional: bool| -> BTreeSet<String> {
-        let connector = |dependency: &Value| dependency["name"].as_str()?.strip_prefix("towpath-connector-").map(str::to_owned);
+        let connector =
+            |dependency: &Value| dependency["name"].as_str()?.strip_prefix("towpath-connector-").map(str::to_owned);
         dependencies.iter().filter(|dependency| dependency["optional"] == optional).filter_map(connector).collect()
     };
     // Each of those that can be left out is a feature of its name, which the binary asks for by default; its own tests tell that it registers

@@ -56,8 +56,17 @@ fn a_run_that_is_killed_leaves_no_result_and_the_next_one_sweeps_up() {
     place.write("config/samples/crm/payments.csv", &payments);
     let query = "transforms.orders_paid.query=select p.payment_id, p.order_id, q.amount from payments p join payments q \
                  on p.payment_id = q.payment_id join customers c on true join orders o on true where c.customer_id = 'C1' and o.order_id = 'O1001'";
-    let args =
-        ["run", "csv_join.yaml", "--json", "--set", query, "--set", "transforms.orders_paid.spill=spill", "--set", "transforms.orders_paid.memory=8MiB"];
+    let args = [
+        "run",
+        "csv_join.yaml",
+        "--json",
+        "--set",
+        query,
+        "--set",
+        "transforms.orders_paid.spill=spill",
+        "--set",
+        "transforms.orders_paid.memory=8MiB",
+    ];
     for _ in 0..3 {
         let run = place.start(&args);
         until("it spills", || place.path("spill").exists() && !place.names("spill").is_empty());
