@@ -11,6 +11,10 @@ use crate::config::{BudgetOptions, Plan};
 
 /// A page of a list, whatever its size; of definitions as well.
 pub const LIST: u32 = 10;
+/// A page of records that were archived.
+const ARCHIVED: u32 = 20;
+/// A page of pipelines or stages.
+const STAGES: u32 = 5;
 /// Making or changing a record.
 pub const WRITE: u32 = 5;
 /// Deleting one.
@@ -22,6 +26,15 @@ pub const USERS: u32 = 20;
 const SEAT: u64 = 30_000;
 /// How long the vendor's window is.
 const WINDOW: Duration = Duration::from_secs(2);
+
+/// A page of the list with this path.
+pub fn page(path: &str) -> u32 {
+    match path {
+        "pipelines" | "stages" => STAGES,
+        path if path.ends_with("/archived") => ARCHIVED,
+        _ => LIST,
+    }
+}
 
 impl Plan {
     /// How much larger the day is than on the smallest plan.

@@ -9,7 +9,7 @@ use towpath_http::{Client, HeaderValue, HttpOptions, Method, Request, StatusCode
 
 use crate::{
     answers::{self, Judged, Refused},
-    budget::{LIST, Purse, USERS},
+    budget::{self, Purse, USERS},
     config::AccountOptions,
     entity::Entity,
     fields::Definition,
@@ -122,7 +122,8 @@ impl Crm {
                 pairs.append_pair("cursor", cursor);
             }
         }
-        self.read(Asked { what: what.to_owned(), method: Method::GET, url, body: None, effect, tokens: LIST }).await
+        let tokens = budget::page(path);
+        self.read(Asked { what: what.to_owned(), method: Method::GET, url, body: None, effect, tokens }).await
     }
 
     /// The definitions of an entity's fields.
