@@ -27,6 +27,9 @@ fn every_pipeline_in_config_plans() {
         ("DATABASE", "/nowhere/a.db"),
         ("MSSQL_URL", "mssql://loader:secret@127.0.0.1:9/Production"),
         ("SOURCE_URL", "Server=127.0.0.1,10;Database=Line;User Id=reader;Password=secret"),
+        ("CRM_FILES", "http://127.0.0.1:9/crm"),
+        ("PIPEDRIVE_URL", "http://127.0.0.1:11"),
+        ("PIPEDRIVE_API_TOKEN", "not sent"),
     ];
     for file in &files {
         let (file, shell) = (file.as_str(), shell());

@@ -140,6 +140,7 @@ macro_rules! assert_seen {
             (r"\d{8}T\d{9}Z-[0-9a-f]{8}", "[run]"),
             (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*Z?", "[time]"),
             (r"in \d+\.\d s", "in [elapsed] s"),
+            (r"for another \d+s", "for another [time]"),
             (r#""elapsed_seconds":[\d.]+"#, r#""elapsed_seconds":[elapsed]"#),
             (r#""peak_memory_bytes":\d+"#, r#""peak_memory_bytes":[bytes]"#),
             (r"towpath \d+\.\d+\.\d+", "towpath [version]"),
