@@ -5,7 +5,7 @@
 //!
 //! **The window.** The server counts arrivals, and what we know of an arrival is that it lies between sending and answer. A request
 //! that took longer than the fastest ones has arrived late by no more than that *excess*; so it counts from its sending plus its excess
-//! on, for the length of the window and [a margin](margin), and one that has no answer yet counts until it has one. The next request
+//! on, for the length of the window and a margin, and one that has no answer yet counts until it has one. The next request
 //! is sent when fewer than the window's number count. Were delays exactly what they are taken for, no stretch of the server's time
 //! could hold more arrivals than it lets in; and with an even delay nearly all of the allowance is used.
 //!

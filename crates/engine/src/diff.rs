@@ -2,7 +2,7 @@
 //!
 //! It is a run whose every change is withheld: the same attempt, stages and sinks, over a copy of the pipeline's state that nobody keeps.
 //! Only the door, the guards, credentials and budgets are the real ones, because the comparing calls are. Sinks that cannot tell their
-//! differences are left out, and said to be. [`Watch`] hears every change; [`DiffReport`] is what people see; `file` keeps all of it.
+//! differences are left out, and said to be. `Watch` hears every change; [`DiffReport`] is what people see; `file` keeps all of it.
 
 mod file;
 mod report;

