@@ -2,9 +2,10 @@
 //!
 //! [`memory`] is the contract's reference implementation: a source and a sink whose world outside can be told to fail.
 //! [`report_server`] is a report server behind NTLM, [`sql_server`] a SQL Server over SQLite, [`pipedrive`] an account of that CRM.
-//! [`conformance`] is the suite.
+//! [`faults`] strike at the nth call of either. [`conformance`] is the suite.
 
 pub mod conformance;
+pub mod faults;
 pub mod memory;
 pub mod pipedrive;
 pub mod report_server;

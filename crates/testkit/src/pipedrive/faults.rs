@@ -1,11 +1,6 @@
 //! What goes wrong, and at which call.
 
-use std::{
-    fmt,
-    ops::{Bound, RangeBounds},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::Account;
 
@@ -44,7 +39,7 @@ impl On {
         self
     }
 
-    fn fits(&self, method: &str, path: &str, query: &str, body: &str) -> bool {
+    pub(super) fn fits(&self, method: &str, path: &str, query: &str, body: &str) -> bool {
         let of_path = self.path.as_deref().is_none_or(|wanted| {
             wanted.split('/').count() == path.split('/').count()
                 && wanted.split('/').zip(path.split('/')).all(|(wanted, given)| wanted == "*" || wanted == given)
@@ -119,51 +114,8 @@ impl Meanwhile {
     }
 }
 
-#[derive(Debug)]
-struct Rule {
-    on: On,
-    first: u64,
-    end: Option<u64>,
-    seen: u64,
-    fault: Fault,
-}
-
-/// Faults to come. Cheap to clone; all clones are the same.
-#[derive(Clone, Debug, Default)]
-pub struct Faults(Arc<Mutex<Vec<Rule>>>);
-
-impl Faults {
-    /// Strikes at the fitting calls whose numbers are in the range, counted from 0 and from now: `0..1` the next one, `..` all.
-    pub fn add(&self, on: On, which: impl RangeBounds<u64>, fault: Fault) {
-        let first = match which.start_bound() {
-            Bound::Included(first) => *first,
-            Bound::Excluded(before) => *before + 1,
-            Bound::Unbounded => 0,
-        };
-        let end = match which.end_bound() {
-            Bound::Included(last) => Some(*last + 1),
-            Bound::Excluded(end) => Some(*end),
-            Bound::Unbounded => None,
-        };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Rule { on, first, end, seen: 0, fault });
-    }
-    /// Forgets all of them.
-    pub fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-    /// Counts a call; what shall happen to it.
-    pub(super) fn due(&self, method: &str, path: &str, query: &str, body: &str) -> Vec<Fault> {
-        let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fitting = rules.iter_mut().filter(|rule| rule.on.fits(method, path, query, body));
-        fitting
-            .filter_map(|rule| {
-                let number = rule.seen;
-                rule.seen += 1;
-                (number >= rule.first && rule.end.is_none_or(|end| number < end)).then(|| rule.fault.clone())
-            })
-            .collect()
-    }
-}
+/// Faults to come, by the calls they wait for.
+pub type Faults = crate::faults::Faults<On, Fault>;
 
 #[cfg(test)]
 mod tests {
@@ -182,8 +134,10 @@ mod tests {
                 ("POST", "/oauth/token", "", "grant_type=refresh_token"),
                 ("PATCH", "/api/v2/deals/9", "", "{\"title\":\"d\"}"),
             ];
-            let struck =
-                calls.iter().enumerate().filter(|(_, call)| !faults.due(call.0, call.1, call.2, call.3).is_empty());
+            let struck = calls
+                .iter()
+                .enumerate()
+                .filter(|(_, call)| !faults.due(|on| on.fits(call.0, call.1, call.2, call.3)).is_empty());
             assert_eq!(struck.map(|(number, _)| number).collect::<Vec<_>>(), expect, "{on:?}");
         };
         check(On::any(), &[1, 2]);

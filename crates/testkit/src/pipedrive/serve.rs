@@ -134,7 +134,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answe
         });
     }
     let text = String::from_utf8_lossy(&asked.body);
-    let faults = shared.faults.due(&asked.method, &asked.path, &asked.query, &text);
+    let faults = shared.faults.due(|on| on.fits(&asked.method, &asked.path, &asked.query, &text));
     let mut call = Call {
         at: shared.clock.elapsed(),
         method: asked.method.clone(),

@@ -1,10 +1,6 @@
 //! What goes wrong, and at which request.
 
-use std::{
-    ops::{Bound, RangeBounds},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 /// What kind of request a fault waits for. Each kind is counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,54 +49,13 @@ pub enum Fault {
     Html,
 }
 
-#[derive(Debug)]
-struct Rule {
-    on: On,
-    first: u64,
-    end: Option<u64>,
-    seen: u64,
-    fault: Fault,
-}
-
-/// Faults to come. Cheap to clone; all clones are the same.
-#[derive(Clone, Debug, Default)]
-pub struct Faults(Arc<Mutex<Vec<Rule>>>);
-
-impl Faults {
-    /// Strikes at the requests of a kind whose numbers are in the range, counted from 0 and from now: `0..1` the next one, `..` all.
-    pub fn add(&self, on: On, which: impl RangeBounds<u64>, fault: Fault) {
-        let first = match which.start_bound() {
-            Bound::Included(first) => *first,
-            Bound::Excluded(before) => *before + 1,
-            Bound::Unbounded => 0,
-        };
-        let end = match which.end_bound() {
-            Bound::Included(last) => Some(*last + 1),
-            Bound::Excluded(end) => Some(*end),
-            Bound::Unbounded => None,
-        };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Rule { on, first, end, seen: 0, fault });
-    }
-    /// Forgets all of them.
-    pub fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-    /// Counts a request; what shall happen to it.
-    pub(super) fn due(&self, on: On) -> Vec<Fault> {
-        let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_kind = rules.iter_mut().filter(|rule| rule.on == on);
-        of_kind
-            .filter_map(|rule| {
-                let number = rule.seen;
-                rule.seen += 1;
-                (number >= rule.first && rule.end.is_none_or(|end| number < end)).then(|| rule.fault.clone())
-            })
-            .collect()
-    }
-}
+/// Faults to come, by the calls they wait for.
+pub type Faults = crate::faults::Faults<On, Fault>;
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Bound;
+
     use super::*;
 
     #[test]
@@ -110,8 +65,8 @@ mod tests {
             faults.add(On::Render, which, Fault::Close);
             let struck: Vec<u64> = (0..5)
                 .filter(|_| {
-                    assert!(faults.due(On::List).is_empty(), "another kind does not count");
-                    !faults.due(On::Render).is_empty()
+                    assert!(faults.due(|on| *on == On::List).is_empty(), "another kind does not count");
+                    !faults.due(|on| *on == On::Render).is_empty()
                 })
                 .collect();
             assert_eq!(struck, expect);

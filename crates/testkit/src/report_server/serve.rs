@@ -82,7 +82,7 @@ pub(super) async fn accept(
             // How a connection ends is its client's business.
             let serve = async {
                 let connection = Connection::new(Arc::clone(&shared));
-                if shared.faults.due(On::Connection).contains(&Fault::Close) {
+                if shared.faults.due(|on| *on == On::Connection).contains(&Fault::Close) {
                     return;
                 }
                 let _ = stream.set_nodelay(true);
@@ -187,8 +187,8 @@ impl Connection {
             self.shared.gate.step(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner), header);
         *sent = seen;
         let faults = match seen {
-            Sent::Type1 => self.shared.faults.due(On::Challenge),
-            Sent::Type3 => self.shared.faults.due(On::Proof),
+            Sent::Type1 => self.shared.faults.due(|on| *on == On::Challenge),
+            Sent::Type3 => self.shared.faults.due(|on| *on == On::Proof),
             _ => vec![],
         };
         let (user, token) = match step {
@@ -285,7 +285,7 @@ impl Connection {
             return (shared.error(&RsError::new("rsInvalidCommand", text)), vec![]);
         }
         note.what = "render";
-        let faults = shared.faults.due(On::Render);
+        let faults = shared.faults.due(|on| *on == On::Render);
         if shared.is_denied(user, &report.path) {
             return (shared.error(&RsError::access_denied(user)), faults);
         }
@@ -326,8 +326,8 @@ impl Connection {
         };
         note.what = operation.name();
         let faults = match operation {
-            Operation::Parameters { .. } => shared.faults.due(On::Parameters),
-            Operation::List { .. } => shared.faults.due(On::List),
+            Operation::Parameters { .. } => shared.faults.due(|on| *on == On::Parameters),
+            Operation::List { .. } => shared.faults.due(|on| *on == On::List),
         };
         if let Some(Fault::Rs(code, text)) = faults.iter().find(|fault| matches!(fault, Fault::Rs(..))) {
             // By this way, an error is a fault in XML.
