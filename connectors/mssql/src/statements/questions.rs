@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use towpath_core::WriteMode;
 
-use super::{Loaded, Publish, ROW};
+use super::{Loaded, Publish, ROW, TURN};
 use crate::{
     catalog::{CheckConstraint, Column, ForeignKey, Unique, quote},
     types::SqlType,
@@ -106,41 +106,56 @@ impl Publish<'_> {
         let columns: Option<Vec<&Loaded>> =
             unique.columns.iter().map(|name| self.columns.iter().find(|loaded| loaded.column.name == *name)).collect();
         let columns = columns.filter(|_| !is_key)?;
-        let row = quote(ROW);
+        let taken = match mode {
+            WriteMode::Replace => vec![self.taken_by_an_earlier(&columns, first, false)],
+            // Of one key the last row counts, and which is the last of each is not known here: the publish finds what is left.
+            WriteMode::Upsert => vec![self.taken_in_the_target(&columns, first, false)],
+            WriteMode::Append | WriteMode::InsertNew => {
+                let known = mode == WriteMode::InsertNew;
+                vec![self.taken_in_the_target(&columns, first, known), self.taken_by_an_earlier(&columns, first, known)]
+            }
+        };
+        Some(taken.join(" UNION "))
+    }
+
+    /// Those whose values another row of the target has. With `known`, rows that are there by their key are in nobody's way: they are not inserted.
+    fn taken_in_the_target(&self, columns: &[&Loaded], first: i64, known: bool) -> String {
         let same = columns.iter().map(|loaded| format!("t.{} = {}", quote(&loaded.column.name), loaded.value("s")));
         let same = same.collect::<Vec<_>>().join(" AND ");
         let other = if self.key.is_empty() { String::new() } else { format!(" AND NOT ({})", self.same_key("t", "s")) };
-        // A row that is known by its key is not inserted, and so in nobody's way.
-        let known = match mode {
-            WriteMode::InsertNew => {
-                format!(" AND NOT EXISTS (SELECT 1 FROM {} AS t WHERE {})", self.target, self.same_key("t", "s"))
-            }
-            _ => String::new(),
-        };
-        let in_target = format!("EXISTS (SELECT 1 FROM {} AS t WHERE {same}{other})", self.target);
-        let same = columns.iter().map(|loaded| format!("{} = {}", loaded.value("e"), loaded.value("s")));
-        let same = same.collect::<Vec<_>>().join(" AND ");
-        // Not one of the same key, which takes this one's place or leaves it to it; nor one that the target has, and that is not inserted.
-        let keys =
-            self.keys().map(|loaded| format!("{} = {}", loaded.value("e"), loaded.value("s"))).collect::<Vec<_>>();
-        let other = if keys.is_empty() { String::new() } else { format!(" AND NOT ({})", keys.join(" AND ")) };
-        let stays = match mode {
-            WriteMode::InsertNew => {
-                let keys =
-                    self.keys().map(|loaded| format!("t.{} = {}", quote(&loaded.column.name), loaded.value("e")));
-                let keys = keys.collect::<Vec<_>>().join(" AND ");
-                format!(" AND NOT EXISTS (SELECT 1 FROM {} AS t WHERE {keys})", self.target)
-            }
-            _ => String::new(),
-        };
-        let earlier =
-            format!("EXISTS (SELECT 1 FROM {} AS e WHERE {same} AND e.{row} < s.{row}{other}{stays})", self.staging);
-        let taken = match mode {
-            WriteMode::Replace => earlier,
-            // Of one key the last row counts, and which is the last of each is not known here: the publish finds what is left.
-            WriteMode::Upsert => in_target,
-            _ => format!("({in_target} OR {earlier})"),
-        };
-        Some(format!("SELECT s.{row} FROM {} AS s WHERE s.{row} >= {first} AND {taken}{known}", self.staging))
+        let unknown = if known { format!(" AND {}", self.not_in_the_target("s")) } else { String::new() };
+        format!(
+            "SELECT s.{row} FROM {} AS s WHERE s.{row} >= {first} AND EXISTS (SELECT 1 FROM {} AS t WHERE {same}{other}){unknown}",
+            self.staging,
+            self.target,
+            row = quote(ROW)
+        )
+    }
+
+    /// Those whose values an earlier row of the load has, of another key: one of the same key is not a second row. By one sort of what is staged,
+    /// because no index says which rows share a value.
+    fn taken_by_an_earlier(&self, columns: &[&Loaded], first: i64, known: bool) -> String {
+        let row = quote(ROW);
+        let values: Vec<_> = columns.iter().map(|loaded| loaded.value("d")).collect();
+        let over = format!("OVER (PARTITION BY {} ORDER BY d.{row} ROWS UNBOUNDED PRECEDING)", values.join(", "));
+        let (mut keys, mut same) = (String::new(), vec![]);
+        for (at, key) in self.keys().enumerate() {
+            let (value, own, firsts) = (key.value("d"), format!("[towpath_key_{at}]"), format!("[towpath_first_{at}]"));
+            let _ = write!(keys, ", {value} AS {own}, FIRST_VALUE({value}) {over} AS {firsts}");
+            same.push(format!("s.{own} = s.{firsts}"));
+        }
+        let other = if same.is_empty() { String::new() } else { format!(" AND NOT ({})", same.join(" AND ")) };
+        let given = values.iter().map(|value| format!("{value} IS NOT NULL")).collect::<Vec<_>>().join(" AND ");
+        let unknown = if known { format!(" AND {}", self.not_in_the_target("d")) } else { String::new() };
+        format!(
+            "SELECT s.{row} FROM (SELECT d.{row}, COUNT(*) {over} AS {turn}{keys} FROM {} AS d WHERE {given}{unknown}) AS s \
+             WHERE s.{row} >= {first} AND s.{turn} > 1{other}",
+            self.staging,
+            turn = quote(TURN)
+        )
+    }
+
+    fn not_in_the_target(&self, staged: &str) -> String {
+        format!("NOT EXISTS (SELECT 1 FROM {} AS t WHERE {})", self.target, self.same_key("t", staged))
     }
 }
