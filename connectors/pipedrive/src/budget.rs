@@ -36,6 +36,15 @@ pub fn page(path: &str) -> u32 {
     }
 }
 
+/// How calls are let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignIn {
+    /// By a user's API token.
+    ApiToken,
+    /// By an app's access token.
+    OAuth,
+}
+
 impl Plan {
     /// How much larger the day is than on the smallest plan.
     fn factor(self) -> u64 {
@@ -46,13 +55,17 @@ impl Plan {
             Self::Ultimate => 7,
         }
     }
-    /// Requests in a window, with an API token.
-    fn burst(self) -> u32 {
-        match self {
+    /// Requests in a window: with an API token, and four times as many for an app of OAuth.
+    fn burst(self, by: SignIn) -> u32 {
+        let requests = match self {
             Self::Lite => 20,
             Self::Growth => 40,
             Self::Premium => 100,
             Self::Ultimate => 120,
+        };
+        match by {
+            SignIn::ApiToken => requests,
+            SignIn::OAuth => 4 * requests,
         }
     }
 }
@@ -86,7 +99,7 @@ impl Purse {
     ///
     /// # Errors
     /// Config: an hour or a time zone that there is not.
-    pub fn new(account: String, options: &BudgetOptions) -> Result<Self> {
+    pub fn new(account: String, options: &BudgetOptions, by: SignIn) -> Result<Self> {
         let resets = Resets::at_hour(options.resets_at, &options.time_zone).map_err(|error| error.at("budget"))?;
         let day = options.plan.map(|plan| Day {
             tokens: SEAT * plan.factor() * u64::from(options.seats.get()),
@@ -94,7 +107,7 @@ impl Purse {
             resets,
         });
         // Who does not say is taken for the smallest, until an answer says more.
-        let burst = Burst { requests: options.plan.unwrap_or(Plan::Lite).burst(), window: WINDOW };
+        let burst = Burst { requests: options.plan.unwrap_or(Plan::Lite).burst(by), window: WINDOW };
         let budget = Budget { account, burst: Some(burst), day };
         Ok(Self {
             current: Mutex::new(Arc::new(budget)),
@@ -148,7 +161,7 @@ mod tests {
     #[test]
     fn the_fall_of_a_header_says_what_it_counts() {
         let check = |headers: &[u64], expected: &[Option<u64>]| {
-            let purse = Purse::new("x".to_owned(), &BudgetOptions::default()).unwrap();
+            let purse = Purse::new("x".to_owned(), &BudgetOptions::default(), SignIn::ApiToken).unwrap();
             let found: Vec<_> = headers.iter().map(|header| purse.day_left(*header, LIST)).collect();
             assert_eq!(found, expected, "{headers:?}");
         };
@@ -160,7 +173,9 @@ mod tests {
 
     #[test]
     fn plans_have_budgets() {
-        let purse = |text: &str| Purse::new("x".to_owned(), &serde_saphyr::from_str(text).unwrap()).unwrap();
+        let signed_in =
+            |by, text: &str| Purse::new("x".to_owned(), &serde_saphyr::from_str(text).unwrap(), by).unwrap();
+        let purse = |text: &str| signed_in(SignIn::ApiToken, text);
         for (text, requests, day) in [
             ("{ plan: lite }", 20, Some(30_000)),
             ("{ plan: growth, seats: 3 }", 40, Some(180_000)),
@@ -173,6 +188,7 @@ mod tests {
             assert_eq!(found, (requests, day), "{text}");
         }
         let requests = |purse: &Purse| purse.budget().burst.unwrap().requests;
+        assert_eq!(requests(&signed_in(SignIn::OAuth, "{ plan: premium }")), 400, "an app has a window of its own");
         let unknown = purse("{}");
         unknown.learn(120);
         assert_eq!(requests(&unknown), 120, "answers say which plan it is");

@@ -71,7 +71,7 @@ impl Crm {
             ctx: ctx.clone(),
             client: Client::new(&http, ctx)?,
             origin: origin(&base),
-            purse: Purse::new(account.clone(), &options.budget)?,
+            purse: Purse::new(account.clone(), &options.budget, options.sign_in())?,
             page: options.page()?,
             account,
             base,

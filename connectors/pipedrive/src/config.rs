@@ -8,6 +8,8 @@ use serde::Deserialize;
 use towpath_core::{Error, Period, Result, Secret, Share};
 use towpath_http::{Auth, ClientAuth, HttpOptions, OAuth2, Url};
 
+use crate::budget::SignIn;
+
 mod sink;
 mod source;
 
@@ -136,6 +138,11 @@ impl AccountOptions {
         url.set_query(None);
         url.set_fragment(None);
         Ok(url)
+    }
+
+    /// How calls are let in.
+    pub fn sign_in(&self) -> SignIn {
+        if self.oauth2.is_some() { SignIn::OAuth } else { SignIn::ApiToken }
     }
 
     /// Records on a page.

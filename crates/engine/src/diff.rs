@@ -331,11 +331,13 @@ impl Engine {
             costs.push(Cost::reckon(budget, state, (*calls, *tokens), (write_calls, write_tokens)));
         }
         let without = graph.sinks.iter().filter(|node| !node.differences);
+        let order = graph.commit_order()?.into_iter().flatten().map(|sink| graph.sinks[sink].name.clone());
         Ok(DiffReport {
             pipeline: graph.name.clone(),
             nothing_new: report.nothing_new,
             refused: refused.into_iter().filter(|(_, diff)| diff.refused > 0).collect(),
             without: without.map(|node| (node.name.clone(), node.kind.clone())).collect(),
+            order: order.collect(),
             sinks,
             costs,
             kept: None,

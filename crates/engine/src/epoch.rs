@@ -32,8 +32,6 @@ use crate::{
 
 /// How often it is asked whether it is time.
 const TICK: Duration = Duration::from_millis(50);
-/// Publishing early takes at the most one part of so many of the time while sinks wait for rows.
-const SHARE: u32 = 5;
 /// Where rows come faster than the sinks take them, publishing waits so many times as long: it would only hold them up.
 const BUSY: u32 = 5;
 
@@ -116,9 +114,10 @@ impl Early {
     fn now() -> Self {
         Self { at: Instant::now(), took: Duration::ZERO, pieces: 0 }
     }
-    /// Whether it is time for another; `idle`: the sinks have taken everything there is.
+    /// Whether it is time for another; `idle`: the sinks have taken everything there is. Half of the time at the most: much less, and a table that
+    /// takes long for each row would get ever larger publishes, the largest of them behind the last row.
     fn is_due(&self, pace: Duration, idle: bool) -> bool {
-        self.at.elapsed() >= if idle { pace.max(self.took * (SHARE - 1)) } else { (pace * BUSY).max(self.took) }
+        self.at.elapsed() >= self.took.max(if idle { pace } else { pace * BUSY })
     }
 }
 

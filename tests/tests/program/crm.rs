@@ -5,6 +5,7 @@
 //! connector; here it is the whole way, processes and files included.
 
 mod kills;
+mod oauth;
 mod policies;
 mod shop;
 mod spending;

@@ -17,6 +17,9 @@ pub struct DiffReport {
     pub nothing_new: bool,
     /// By sink, those that can tell.
     pub sinks: BTreeMap<Name, SinkDiff>,
+    /// Their names in the order in which they write.
+    #[serde(skip)]
+    pub order: Vec<Name>,
     /// Rows that do not come as far as a sink, by whoever refuses them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<Name, SinkDiff>,
@@ -250,7 +253,7 @@ impl fmt::Display for DiffReport {
             writeln!(f, "\nno source has anything new: a run would end here, without a call to a sink")?;
             return writeln!(f, "  to compare all the same: --full");
         }
-        for (name, sink) in &self.sinks {
+        for (name, sink) in self.order.iter().filter_map(|name| self.sinks.get_key_value(name)) {
             writeln!(f, "\nsink {name} ({})", sink.kind)?;
             write_sink(f, sink, self.kept.is_some())?;
         }
