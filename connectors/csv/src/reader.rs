@@ -6,7 +6,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use towpath_core::{Context, Error, Mark, Piece, Result, RowPosition};
+use towpath_core::{Context, Error, Mark, Piece, Result, RowPosition, batch::handed_over};
 use towpath_formats::csv::{CsvDecoder, CsvOptions, Decoded};
 use towpath_http::Client;
 
@@ -265,7 +265,9 @@ impl Giver<'_> {
     }
 
     async fn send(&self, piece: Piece) -> Result<()> {
-        self.give.send(Ok(Given::Piece(Box::new(piece)))).await.map_err(|_| Error::cancelled())
+        self.give.send(Ok(Given::Piece(Box::new(piece)))).await.map_err(|_| Error::cancelled())?;
+        handed_over();
+        Ok(())
     }
 
     fn with_source(&mut self, rows: RecordBatch) -> Result<RecordBatch> {

@@ -10,7 +10,7 @@ use arrow_array::RecordBatch;
 use tiberius::{BulkLoadRequest, ColumnData, IntoSql, Query, TokenRow};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{compat::Compat, task::AbortOnDropHandle};
-use towpath_core::{Error, Result};
+use towpath_core::{Error, Result, batch::handed_over};
 
 use crate::{
     catalog::{TableName, quote},
@@ -70,7 +70,11 @@ impl Bulk {
         let at = self.next % self.workers.len().max(1);
         self.next += 1;
         match self.workers.get(at) {
-            Some(worker) => worker.rows.send(staged).await.is_ok(),
+            Some(worker) => {
+                let sent = worker.rows.send(staged).await.is_ok();
+                handed_over();
+                sent
+            }
             None => false,
         }
     }

@@ -93,6 +93,17 @@ impl Drop for Inner {
     }
 }
 
+/// To be called behind each hand-over of rows between two tasks: lets another thread take the task that it woke.
+///
+/// tokio keeps the task that was woken last for the very thread that woke it, where no other may take it. That is right where the waker is about
+/// to wait; one that goes on computing holds up whoever it has given rows to, and the two take turns on one core. Waking one task more
+/// moves the first to where idle threads look. Outside a runtime it does nothing.
+pub fn handed_over() {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        drop(runtime.spawn(std::future::ready(())));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;

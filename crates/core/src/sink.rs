@@ -83,6 +83,8 @@ pub struct Wrote {
     pub written: u64,
     /// Rows left out because the target has them, or because a later one of the same key takes their place.
     pub known: u64,
+    /// Records closed or deleted because no row stands for them.
+    pub removed: u64,
     /// Rows refused.
     pub rejected: Vec<Reject>,
     /// The answer to the rows, from a sink that answers (a request/response service).

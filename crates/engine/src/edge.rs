@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
-use towpath_core::{Batch, Error, Name, Result};
+use towpath_core::{Batch, Error, Name, Result, batch::handed_over};
 
 /// Batches between two stages at the most, whatever their size.
 const MOST_BATCHES: usize = 16;
@@ -53,14 +53,19 @@ impl EdgeTx {
             }
             Item::End { .. } => None,
         };
-        self.items.send((item, room)).await.map_err(|_| Error::cancelled())
+        self.items.send((item, room)).await.map_err(|_| Error::cancelled())?;
+        handed_over();
+        Ok(())
     }
 }
 
 impl EdgeRx {
     /// The next item; `None` when all senders are gone. Cancel-safe.
     pub(crate) async fn recv(&mut self) -> Option<Item> {
-        self.items.recv().await.map(|(item, _room)| item)
+        let item = self.items.recv().await.map(|(item, _room)| item);
+        // There is room again, and whoever waits for it need not wait for us.
+        handed_over();
+        item
     }
 }
 

@@ -3,7 +3,7 @@
 use arrow_array::{BooleanArray, RecordBatch};
 use arrow_select::filter::filter_record_batch;
 use tokio::sync::mpsc;
-use towpath_core::{Error, Mark, Next, Original, Piece, Position, Result};
+use towpath_core::{Error, Mark, Next, Original, Piece, Position, Result, batch::handed_over};
 use towpath_formats::{
     row_hash::row_hashes,
     seam::{self, Seam},
@@ -23,7 +23,9 @@ pub(crate) async fn send(to: &Pieces, filled: Filled, mark: Mark) -> Result<()> 
     let mut piece = Piece::new(filled.rows, mark);
     piece.rejects = filled.rejects;
     piece.bytes = filled.bytes;
-    to.send(Ok(Next::Piece(Box::new(piece)))).await.map_err(|_| Error::cancelled())
+    to.send(Ok(Next::Piece(Box::new(piece)))).await.map_err(|_| Error::cancelled())?;
+    handed_over();
+    Ok(())
 }
 
 /// The rows of these numbers, by their hashes as they stand in a position.
