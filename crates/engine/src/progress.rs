@@ -36,6 +36,8 @@ pub struct ComponentProgress {
     pub written: Counter,
     /// Rows left out because the target had them.
     pub known: Counter,
+    /// Records closed or deleted because no row stands for them.
+    pub removed: Counter,
     /// Rows refused.
     pub rejected: Counter,
     /// Calls to the outside.
@@ -140,6 +142,7 @@ impl ComponentProgress {
             bytes: Counter::default(),
             written: Counter::default(),
             known: Counter::default(),
+            removed: Counter::default(),
             rejected: Counter::default(),
             calls: Calls::default(),
             gauge: Mutex::default(),

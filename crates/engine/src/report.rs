@@ -53,15 +53,23 @@ pub struct TransformReport {
     pub rows_out: u64,
 }
 
-/// What a sink made durable in this run of the program.
+/// What a sink made durable in this run of the program: what was committed, or, where the target has no transactions, all that was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SinkReport {
-    /// Rows written and committed.
+    /// Rows written.
     pub written: u64,
     /// Rows left out because the target had them.
     pub skipped: u64,
+    /// Records closed or deleted because no row stands for them. Left out of JSON where there are none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub removed: u64,
     /// Rows refused.
     pub rejected: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a component's calls to the outside came to.
@@ -169,8 +177,9 @@ impl RunReport {
                     self.transforms.insert(name, TransformReport { rows_in, rows_out });
                 }
                 Role::Sink => {
-                    let (written, skipped, rejected) = (part.written.get(), part.known.get(), part.rejected.get());
-                    self.sinks.insert(name, SinkReport { written, skipped, rejected });
+                    let [written, skipped, removed, rejected] =
+                        [&part.written, &part.known, &part.removed, &part.rejected].map(Counter::get);
+                    self.sinks.insert(name, SinkReport { written, skipped, removed, rejected });
                 }
             }
         }

@@ -88,7 +88,7 @@ impl Load {
             written = waiting - rejected.len() as u64;
         }
         let known = (waiting - rejected.len() as u64).saturating_sub(written);
-        Ok(Wrote { written, known, rejected, reply: None })
+        Ok(Wrote { written, known, rejected, ..Wrote::default() })
     }
 
     /// Finds rows that the target would refuse, and takes them out of the staging table.

@@ -60,7 +60,7 @@ struct Writing {
     seq: u64,
     /// Completed when their rows are durable.
     deliveries: Vec<Delivery>,
-    /// Written, known and refused since the last commit.
+    /// Written and known since the last commit.
     open: [u64; 2],
     /// The same, as far as they are durable.
     durable: [u64; 2],
@@ -86,8 +86,10 @@ impl SinkStage {
         };
         let ended =
             stage.guarded(parts.work(&self.inputs, &mut self.items, &mut self.commands, &mut self.input_ended)).await;
-        // What was not committed did not happen.
-        stage.progress.written.set(writing.durable[0]);
+        // What was not committed did not happen; but where there are no transactions, what was written is there.
+        if matches!(self.keeper, Keeper::Sink) {
+            stage.progress.written.set(writing.durable[0]);
+        }
         stage.progress.known.set(writing.durable[1]);
         drop(self.items);
         self.stage.closed(self.sink.close()).await;
@@ -196,6 +198,7 @@ impl Parts<'_> {
         self.writing.open[1] += wrote.known;
         self.stage.progress.written.add(wrote.written);
         self.stage.progress.known.add(wrote.known);
+        self.stage.progress.removed.add(wrote.removed);
         self.stage.reject(piece, rows, wrote.rejected)
     }
 
@@ -215,8 +218,10 @@ impl Parts<'_> {
             Command::Commit(checkpoint, done) => {
                 let [written, known] = self.writing.open;
                 let progress = &self.stage.progress;
-                // If its answer is lost, the target says whether these rows count.
-                progress.committing(Some(Committing { checkpoint: checkpoint.clone(), written, known }));
+                if matches!(self.keeper, Keeper::Sink) {
+                    // If its answer is lost, the target says whether these rows count.
+                    progress.committing(Some(Committing { checkpoint: checkpoint.clone(), written, known }));
+                }
                 self.commit(checkpoint).await?;
                 progress.committing(None);
                 for delivery in self.writing.deliveries.drain(..) {

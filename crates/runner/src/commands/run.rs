@@ -202,9 +202,10 @@ fn summary(report: &RunReport, file: &Path) -> String {
     }
     for (name, sink) in &report.sinks {
         text.push_str(&format!(
-            "  {name:widest$}  {} written, {} known, {} rejected\n",
+            "  {name:widest$}  {} written, {} known, {}{} rejected\n",
             thousands(sink.written),
             thousands(sink.skipped),
+            if sink.removed > 0 { format!("{} removed, ", thousands(sink.removed)) } else { String::new() },
             thousands(sink.rejected)
         ));
     }
