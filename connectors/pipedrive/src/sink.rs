@@ -297,7 +297,7 @@ impl Open {
             OnMissing::Close => Action::Close,
             OnMissing::Delete => Action::Delete,
         };
-        let wrote = self.find_lost().await?;
+        let mut wrote = self.find_lost().await?;
         let refused = input.refused + self.refused + wrote.rejected.len() as u64;
         if !input.whole || refused > 0 {
             let why = if input.whole {
@@ -338,6 +338,7 @@ impl Open {
             match sender.end(&key, id, action).await? {
                 Came::Refused(why) => refused.push(format!("{id}: {why}")),
                 Came::Done | Came::Lost { .. } => {
+                    wrote.removed += 1;
                     if let Some(mut index) = self.existing.listed() {
                         index.remove(&key, id);
                     }
@@ -369,6 +370,7 @@ fn late(row: RecordBatch, reason: String) -> Reject {
 fn add(all: &mut Wrote, part: Wrote) {
     all.written += part.written;
     all.known += part.known;
+    all.removed += part.removed;
     all.rejected.extend(part.rejected);
 }
 

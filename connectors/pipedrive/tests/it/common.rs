@@ -46,6 +46,7 @@ pub struct Company {
 pub struct Outcome {
     pub written: u64,
     pub known: u64,
+    pub removed: u64,
     /// Reasons.
     pub refused: Vec<String>,
     /// As [`Context::propose`] heard them.
@@ -228,6 +229,7 @@ async fn drive(
     let count = |wrote: towpath_core::Wrote, outcome: &mut Outcome| {
         outcome.written += wrote.written;
         outcome.known += wrote.known;
+        outcome.removed += wrote.removed;
         for reject in wrote.rejected {
             if let Original::Late(row) = &reject.row {
                 assert_eq!(row.num_rows(), 1);

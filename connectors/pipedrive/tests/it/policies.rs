@@ -51,14 +51,13 @@ async fn what_no_row_stands_for_is_kept_closed_or_deleted_within_bounds() {
     };
     let more = |policy: &str, most: &str| json!({ "on_missing": policy, "max_deletes": most, "link": {} });
     let here = company().await;
-    here.one(here.deals(more("keep", "5%")), given(18)).await.ok();
-    assert_eq!(here.server.log().writes(), 0);
-    here.one(here.deals(more("close", "10%")), given(18)).await.ok();
+    let removed = async |policy, most| here.one(here.deals(more(policy, most)), given(18)).await.ok().removed;
+    assert_eq!((removed("keep", "5%").await, here.server.log().writes()), (0, 0));
+    assert_eq!(removed("close", "10%").await, 2);
     assert_eq!((count(&here, "lost"), count(&here, "open")), (2, 19), "what has no key is nobody's");
     here.server.log().clear();
-    here.one(here.deals(more("close", "10%")), given(18)).await.ok();
-    assert_eq!(here.server.log().writes(), 0, "closed is closed");
-    here.one(here.deals(more("delete", "10%")), given(18)).await.ok();
+    assert_eq!((removed("close", "10%").await, here.server.log().writes()), (0, 0), "closed is closed");
+    assert_eq!(removed("delete", "10%").await, 2);
     assert_eq!((here.server.account().deals().len(), here.server.log().count(Kind::Delete)), (19, 2));
 
     let here = company().await;
