@@ -55,6 +55,8 @@ struct Open {
     /// Duplicates named so far.
     twins: u64,
     said: Mutex<HashSet<usize>>,
+    /// What ended a call that had written something before: it is given to the next one.
+    stopped: Option<Error>,
 }
 
 impl PipedriveSink {
@@ -171,7 +173,8 @@ impl Sink for PipedriveSink {
         let later = |link| Existing::of_link_later(&crm, Ask::of_link(link), run);
         let linked = options.link.values().map(later).collect();
         let said = Mutex::default();
-        self.open = Some(Open { options, existing, linked, lost: vec![], refused: 0, twins: 0, said, crm });
+        self.open =
+            Some(Open { options, existing, linked, lost: vec![], refused: 0, twins: 0, said, crm, stopped: None });
         Ok(Held::ByEngine)
     }
 
@@ -182,20 +185,32 @@ impl Sink for PipedriveSink {
     }
 
     async fn write(&mut self, _: u64, rows: RecordBatch) -> Result<Wrote> {
-        self.opened()?.write(&rows).await
+        let open = self.opened()?;
+        open.go_on()?;
+        let mut wrote = Wrote::default();
+        let came = open.write(&rows, &mut wrote).await;
+        open.came(came, wrote)
     }
 
     async fn complete(&mut self, input: Complete) -> Result<Wrote> {
-        self.opened()?.complete(input).await
+        let open = self.opened()?;
+        open.go_on()?;
+        let mut wrote = Wrote::default();
+        let came = open.complete(input, &mut wrote).await;
+        open.came(came, wrote)
     }
 
     async fn flush(&mut self) -> Result<Wrote> {
-        self.opened()?.find_lost().await
+        let open = self.opened()?;
+        open.go_on()?;
+        let mut wrote = Wrote::default();
+        // Its error is never put off: a commit is what comes next.
+        open.find_lost(&mut wrote).await.map(|()| wrote)
     }
 
     async fn commit(&mut self, _: &Checkpoint) -> Result<()> {
         // What was written is there already; the engine keeps the checkpoint.
-        self.opened().map(drop)
+        self.opened()?.go_on()
     }
 
     async fn close(&mut self) -> Result<()> {
@@ -205,11 +220,27 @@ impl Sink for PipedriveSink {
 }
 
 impl Open {
-    async fn write(&mut self, rows: &RecordBatch) -> Result<Wrote> {
-        let mut wrote = Wrote::default();
+    /// The error that was put off, if there is one.
+    fn go_on(&mut self) -> Result<()> {
+        self.stopped.take().map_or(Ok(()), Err)
+    }
+
+    /// What came of a call. What it wrote before it failed is there for good, and has to be counted: then its error is put off until the next
+    /// call, whichever that is. Nothing can be committed over it, because the engine flushes before each commit.
+    fn came(&mut self, came: Result<()>, wrote: Wrote) -> Result<Wrote> {
+        self.refused += wrote.rejected.len() as u64;
+        match came {
+            Err(error) if wrote.written + wrote.removed > 0 => self.stopped = Some(error),
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+        Ok(wrote)
+    }
+
+    async fn write(&mut self, rows: &RecordBatch, wrote: &mut Wrote) -> Result<()> {
         if !self.lost.is_empty() {
             // A row of this batch may have the key of one that is looked for; and nothing is compared with what is not known.
-            add(&mut wrote, self.find_lost().await?);
+            self.find_lost(wrote).await?;
         }
         let existing = Arc::clone(&self.existing);
         let (shape, index) = (existing.shape().await?, existing.index().await?);
@@ -231,12 +262,11 @@ impl Open {
         self.crm.ctx().equal(planned.equal);
         wrote.known += planned.equal + planned.left_out;
         wrote.rejected.extend(planned.rejected);
-        self.send(shape, planned.jobs, rows, &mut wrote).await?;
+        self.send(shape, planned.jobs, rows, wrote).await?;
         if self.lost.len() > LOST_AT_MOST {
-            add(&mut wrote, self.find_lost().await?);
+            self.find_lost(wrote).await?;
         }
-        self.refused += wrote.rejected.len() as u64;
-        Ok(wrote)
+        Ok(())
     }
 
     /// Sends writes, several at once. After one that stops the run no further one is sent, but the ends of those under way are heard.
@@ -291,13 +321,14 @@ impl Open {
     }
 
     /// What no row stands for is closed or deleted, if that can be known.
-    async fn complete(&mut self, input: Complete) -> Result<Wrote> {
+    async fn complete(&mut self, input: Complete, wrote: &mut Wrote) -> Result<()> {
+        // Sooner than the flush has to, which cannot put its error off.
+        self.find_lost(wrote).await?;
         let action = match self.options.on_missing {
-            OnMissing::Keep => return Ok(Wrote::default()),
+            OnMissing::Keep => return Ok(()),
             OnMissing::Close => Action::Close,
             OnMissing::Delete => Action::Delete,
         };
-        let mut wrote = self.find_lost().await?;
         let refused = input.refused + self.refused + wrote.rejected.len() as u64;
         if !input.whole || refused > 0 {
             let why = if input.whole {
@@ -306,7 +337,7 @@ impl Open {
                 "not all rows were read in this run (`towpath run --full` reads them)".to_owned()
             };
             tracing::warn!("{why}: nothing is closed or deleted");
-            return Ok(wrote);
+            return Ok(());
         }
         let existing = Arc::clone(&self.existing);
         let shape = existing.shape().await?;
@@ -346,7 +377,7 @@ impl Open {
             }
         }
         match refused.first() {
-            None => Ok(wrote),
+            None => Ok(()),
             // There is no row that could be refused for it.
             Some(first) => {
                 Err(Error::data(format!("{} records could not be closed or deleted, such as {first}", refused.len())))
@@ -364,14 +395,6 @@ fn one_row(rows: &RecordBatch, row: usize) -> Result<RecordBatch> {
 /// A row that is refused after the call that brought it.
 fn late(row: RecordBatch, reason: String) -> Reject {
     Reject { row: Original::Late(row), ..Reject::row(0, reason) }
-}
-
-/// Adds what came of a part.
-fn add(all: &mut Wrote, part: Wrote) {
-    all.written += part.written;
-    all.known += part.known;
-    all.removed += part.removed;
-    all.rejected.extend(part.rejected);
 }
 
 /// Records by key.

@@ -35,8 +35,7 @@ pub struct Lost {
 
 impl Open {
     /// Looks for creates whose answer was lost, and sends again what is not there.
-    pub(super) async fn find_lost(&mut self) -> Result<Wrote> {
-        let mut wrote = Wrote::default();
+    pub(super) async fn find_lost(&mut self, wrote: &mut Wrote) -> Result<()> {
         // Those that were sent twice, with the id above which both of them would be.
         let mut again: BTreeMap<String, (RecordBatch, u64)> = BTreeMap::new();
         for _ in 0..ROUNDS {
@@ -54,11 +53,11 @@ impl Open {
             };
             for lost in lost {
                 match found.remove(&lost.job.key) {
-                    Some(records) => self.adopt(lost, records, &mut wrote).await?,
+                    Some(records) => self.adopt(lost, records, wrote).await?,
                     None => {
                         let (row, after) = (lost.row.clone(), lost.after);
                         again.entry(lost.job.key.clone()).or_insert((row, after));
-                        self.send_again(lost, &mut wrote).await?;
+                        self.send_again(lost, wrote).await?;
                     }
                 }
             }
@@ -74,9 +73,7 @@ impl Open {
                 .outcome_unknown()
                 .hint("Pipedrive lost every answer; the next run lists what is there and goes on"));
         }
-        self.find_twins(again, &mut wrote).await?;
-        self.refused += wrote.rejected.len() as u64;
-        Ok(wrote)
+        self.find_twins(again, wrote).await
     }
 
     /// Records of these keys that are above these ids, once the vendor's lists must have them.

@@ -125,6 +125,7 @@ async fn some_answers_stop_everything_at_once() {
             (_, other) => panic!("{other:?}"),
         }
         assert_eq!(company.server.log().count(Kind::Create), 4, "the first refusal is the last call");
+        assert_eq!(outcome.written, 3, "what was written before is counted");
         // The next run goes on where this one stopped.
         company.server.faults().clear();
         let outcome = company.one(company.persons(json!({})), people(10)).await.ok();

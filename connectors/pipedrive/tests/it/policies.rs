@@ -64,6 +64,13 @@ async fn what_no_row_stands_for_is_kept_closed_or_deleted_within_bounds() {
     let outcome = here.one(here.deals(more("delete", "5%")), given(18)).await;
     assert_eq!(outcome.error(), "no row stands for 2 of 20 deals, and max_deletes (5%) lets 1 be closed or deleted");
     assert_eq!(here.server.log().writes(), 0);
+    // What was deleted before something stopped the run is counted.
+    let here = company().await;
+    let one = towpath_testkit::pipedrive::On::route("DELETE", "/api/v2/deals/*");
+    here.server.faults().add(one, 1.., towpath_testkit::pipedrive::Fault::Status(401));
+    let outcome = here.one(here.deals(more("delete", "10%")), given(18)).await;
+    assert_eq!((outcome.removed, outcome.error.is_some()), (1, true), "{outcome:?}");
+    let here = company().await;
     // Where not every row was given, nobody knows what is missing.
     for complete in [Complete { whole: false, refused: 0 }, Complete { whole: true, refused: 1 }] {
         let outcome = here.run_as(vec![(here.deals(more("delete", "50%")), vec![given(18)])], false, complete).await;
