@@ -71,11 +71,23 @@ pub fn differing(mapped: &[Mapped], desired: &Desired, record: &Record) -> Vec<(
     let differs = |(at, old): (usize, Value)| {
         let kind = &mapped[at].field.kind;
         let keeps = mapped[at].only_empty && !is_empty(kind, &old);
-        // An empty address of a row takes nobody's away: it is not known whether a list of none clears them.
-        let none = *kind == Kind::Standard(Standard::Contacts) && desired.values[at].is_null();
-        (old != desired.values[at] && !keeps && !none).then_some((at, old))
+        (!keeps && !is_kept(kind, &desired.values[at], &old)).then_some((at, old))
     };
     there.into_iter().enumerate().take(mapped.len()).filter_map(differs).collect()
+}
+
+/// Whether what the server keeps is what a row asks for.
+pub fn is_kept(kind: &Kind, desired: &Value, kept: &Value) -> bool {
+    let unsaid = desired.is_null();
+    desired == kept
+        || match kind {
+            // An empty address of a row takes nobody's away: it is not known whether a list of none clears them.
+            Kind::Standard(Standard::Contacts) => unsaid,
+            // An amount without a currency is in the one that it has, or that the server gives it: none is without.
+            Kind::Standard(Standard::Currency) => unsaid,
+            Kind::Monetary => !unsaid && desired.get("currency").is_none() && desired["value"] == kept["value"],
+            _ => false,
+        }
 }
 
 /// Whether a field counts as not filled. The vendor has no other word for a deal without a value than 0.
@@ -107,7 +119,13 @@ pub fn update_body(
         let more = record.more.iter().flat_map(|more| more.iter()).find(|(field, _)| field == at).map(|(_, all)| all);
         let single = serde_json::json!([{ "value": old, "primary": true, "label": "work" }]);
         let there = more.or((!old.is_null()).then_some(&single));
-        let sent = value::to_wire(&field.kind, &field.code, &desired.values[*at], there);
+        let mut sent = value::to_wire(&field.kind, &field.code, &desired.values[*at], there);
+        if field.kind == Kind::Monetary
+            && let (Value::Object(sent), Some(currency)) = (&mut sent, old.get("currency"))
+        {
+            // A new amount without a currency is in the one that the record has.
+            sent.entry("currency").or_insert_with(|| currency.clone());
+        }
         value::put(&mut body, field.custom, &field.code, sent);
     }
     body
@@ -151,6 +169,30 @@ mod tests {
             mapped("value", false, Kind::Standard(Standard::Amount)),
             mapped("emails", false, Kind::Standard(Standard::Contacts)),
         ]
+    }
+
+    #[test]
+    fn an_amount_without_a_currency_is_in_the_one_that_is_there() {
+        let mapped = [
+            mapped("k", true, Kind::Standard(Standard::Text)),
+            mapped("value", false, Kind::Standard(Standard::Amount)),
+            mapped("currency", false, Kind::Standard(Standard::Currency)),
+            mapped("f", true, Kind::Monetary),
+        ];
+        let there = record(json!(["k1", 10, "EUR", { "value": 3, "currency": "USD" }]));
+        let fee = |fee: Value| json!({ "custom_fields": { "f".repeat(40): fee } });
+        for (row, expected) in [
+            (json!(["k1", 10, null, { "value": 3 }]), json!({})),
+            (json!(["k1", 11, null, { "value": 3 }]), json!({ "value": 11 })),
+            (json!(["k1", 10, "USD", { "value": 3 }]), json!({ "currency": "USD" })),
+            (json!(["k1", 10, null, { "value": 4 }]), fee(json!({ "value": 4, "currency": "USD" }))),
+            (json!(["k1", 10, null, { "value": 3, "currency": "EUR" }]), fee(json!({ "value": 3, "currency": "EUR" }))),
+            (json!(["k1", 10, null, null]), fee(Value::Null)),
+        ] {
+            let desired = desired(row);
+            let changes = differing(&mapped, &desired, &there);
+            assert_eq!(Value::Object(update_body(&mapped, &desired, &changes, &there)), expected, "{}", desired.text);
+        }
     }
 
     fn desired(values: Value) -> Desired {

@@ -195,7 +195,7 @@ impl Sender<'_> {
         for at in sent {
             let mapped = &self.shape.mapped[*at];
             let echoed = value::from_server(&mapped.field.kind, &listed.values[*at]);
-            if echoed == desired.values[*at] || echoed.is_null() {
+            if compare::is_kept(&mapped.field.kind, &desired.values[*at], &echoed) || echoed.is_null() {
                 continue;
             }
             let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

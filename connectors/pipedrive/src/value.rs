@@ -2,7 +2,8 @@
 //! a row asks for as the server would echo it. Pure.
 //!
 //! The form is JSON: nothing and an empty text are both `null`, numbers are the vendor's doubles, an option is its id, several are their
-//! ids in order, money is `{"value":…,"currency":…}`, of contacts the primary one counts.
+//! ids in order, money is `{"value":…,"currency":…}` (a row's amount may be without a
+//! currency), of contacts the primary one counts.
 
 use std::sync::Arc;
 
@@ -125,9 +126,11 @@ pub fn from_row(kind: &Kind, text: Option<&str>, currency: Option<&str>) -> Resu
     };
     match kind {
         Kind::Monetary => {
-            let currency = currency.map(str::trim).filter(|code| !code.is_empty());
-            let currency = currency.ok_or("the amount has no currency")?;
-            Ok(json!({ "value": number(text)?, "currency": code(currency)? }))
+            let amount = number(text)?;
+            Ok(match currency.map(str::trim).filter(|code| !code.is_empty()) {
+                Some(currency) => json!({ "value": amount, "currency": code(currency)? }),
+                None => json!({ "value": amount }),
+            })
         }
         Kind::TimeObject => time(text),
         Kind::Choice(choices) => choices.id(text).map(Value::from),

@@ -180,6 +180,28 @@ async fn every_type_of_field_is_written_and_comes_back_equal() {
 }
 
 #[tokio::test]
+async fn an_amount_without_a_currency_is_in_the_companys() {
+    for company in Company::both().await {
+        let part = |column: &str| json!({ "column": column, "currency": "code" });
+        let fields = json!({ "OrderID": "id", "Title": "id", "Value": part("total"), "Fee": part("total") });
+        let run = async |total: &str| {
+            company.server.log().clear();
+            let rows = rows(&["id", "total", "code"], &[&["O1", total, "-"], &["O2", total, "usd"]]);
+            let outcome = company.one(company.deals(json!({ "fields": fields, "link": {} })), rows).await.ok();
+            let sent = company.server.log().calls().into_iter().filter(|call| call.is_write());
+            (outcome.written, sent.map(|call| call.body.unwrap()["value"].clone()).collect::<Vec<_>>())
+        };
+        assert_eq!(run("10").await, (2, vec![json!(10), json!(10)]));
+        assert_eq!(run("10").await, (0, vec![]), "it is equal then");
+        assert_eq!(run("11").await, (2, vec![json!(11), json!(11)]));
+        assert_eq!(run("11").await, (0, vec![]));
+        assert_eq!(company.sales(), ["O1 O1 11 EUR - open", "O2 O2 11 USD - open"]);
+        let fee = company.server.account().deals()[0].custom("Fee").clone();
+        assert_eq!(fee, json!({ "value": 11, "currency": "EUR" }));
+    }
+}
+
+#[tokio::test]
 async fn rows_are_refused_for_reasons_of_their_own_and_the_run_goes_on() {
     let [company, _] = Company::both().await;
     let fields = json!({ "CustomerID": "id", "Name": "name", "Tier": "tier" });
