@@ -154,6 +154,54 @@ async fn refused_rows_take_no_place(place: &Place) {
     }
 }
 
+/// A unique index beside the key: rows whose value is taken are refused by sets, hundreds of them, in every mode; an upsert may move a value from one
+/// key to another.
+async fn unique_values(place: &Place) {
+    // Every row whose number divides by 20 has the value of the row before it.
+    let mut many = "id:int|u:int".to_owned();
+    (1..=4000).for_each(|id| many.push_str(&format!("\n{id}|{}", if id % 20 == 0 { id - 1 } else { id })));
+    let many = rows(&many);
+    // What is there, what comes, counts, what is there then.
+    let moves = "id:int|u:int\n1|11\n2|10\n4|30\n5|50\n3|30\n6|50\n7|60\n7|61\n8|60";
+    for (at, (mode, there, given, counts, expect)) in [
+        ("append", "", None, (3800, 0, 200), ""),
+        ("replace", "", None, (3800, 0, 200), ""),
+        ("insert_new", "", None, (3800, 0, 200), ""),
+        ("upsert", "", None, (3800, 0, 200), ""),
+        // 2 takes what 1 had, 4 wants what 3 keeps, 6 what 5 has; of 7 only the last counts.
+        ("upsert", "(1, 10), (2, 20), (3, 30)", Some(moves), (6, 1, 2), "1|11 2|10 3|30 5|50 7|61 8|60"),
+        // Of a batch the last counts, of 7 and of those that share a value.
+        ("insert_new", "(9, 11)", Some(moves), (5, 1, 3), "2|10 3|30 6|50 7|61 8|60 9|11"),
+        // 3 is refused, and so keeps what 4 wants.
+        ("upsert", "(3, 30), (9, 90)", Some("id:int|u:int\n4|30\n3|90"), (0, 0, 2), "3|30 9|90"),
+        // The row before the last counts, when that is refused.
+        ("upsert", "(9, 90)", Some("id:int|u:int\n1|5\n1|90"), (1, 0, 1), "1|5 9|90"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let table = format!("{}.u{at}", place.schema);
+        place
+            .ask(&format!("CREATE TABLE {table} (id int NOT NULL PRIMARY KEY, u int NULL CONSTRAINT one_{at} UNIQUE)"))
+            .await;
+        if !there.is_empty() {
+            place.ask(&format!("INSERT INTO {table} (id, u) VALUES {there}")).await;
+        }
+        let mut options = json!({"write": mode, "table": table});
+        if matches!(mode, "insert_new" | "upsert") {
+            options["key"] = json!(["id"]);
+        }
+        let given = given.map_or_else(|| many.clone(), rows);
+        let loaded = place.load(options, std::slice::from_ref(&given)).await.unwrap();
+        assert_eq!(loaded.counts(), counts, "{at} {mode}: {:#?}", &loaded.rejected[..loaded.rejected.len().min(10)]);
+        assert!(loaded.rejected.iter().all(|why| why.contains("its value of u is taken")), "{at} {mode}");
+        if !expect.is_empty() {
+            let found = place.ask(&format!("SELECT id, u FROM {table} ORDER BY id")).await;
+            assert_eq!(found.join(" "), expect, "{at} {mode}: {loaded:#?}");
+        }
+    }
+}
+
 /// Rows without a column leave it alone, and are not mixed with those that have it where that would be another thing than null.
 async fn columns_come_and_go(place: &Place) {
     use towpath_core::Sink as _;
@@ -352,12 +400,13 @@ async fn types(place: &Place) {
 type Case = fn(&Place) -> BoxFuture<'_, ()>;
 
 /// All cases, each in a schema of its own.
-const CASES: [(&str, Case); 12] = [
+const CASES: [(&str, Case); 13] = [
     ("modes", |place| Box::pin(modes(place))),
     ("bad_rows", |place| Box::pin(bad_rows(place))),
     ("only_the_server_knows", |place| Box::pin(only_the_server_knows(place))),
     ("keys", |place| Box::pin(keys(place))),
     ("refused_rows_take_no_place", |place| Box::pin(refused_rows_take_no_place(place))),
+    ("unique_values", |place| Box::pin(unique_values(place))),
     ("columns_come_and_go", |place| Box::pin(columns_come_and_go(place))),
     ("odd_tables", |place| Box::pin(odd_tables(place))),
     ("adoption", |place| Box::pin(adoption(place))),

@@ -7,7 +7,7 @@ use towpath_core::{Effect, Error, ErrorKind, Original, Reject, Result, WriteMode
 use super::{LONG, Load, of};
 use crate::{
     bulk::{Bulk, Staged},
-    refuse::{self, Refusal},
+    refuse::{self, Question, Refusal},
     statements,
     transaction::Begun,
 };
@@ -99,26 +99,30 @@ impl Load {
         // Whether a value is taken is asked when those refused for another reason are out of the way.
         for about in [refuse::About::Row, refuse::About::Others] {
             let questions = refuse::questions(about, &publish, table, self.options.write, &self.beyond_ascii, first);
-            if questions.is_empty() {
-                continue;
-            }
-            let (pool, call) = (&self.pool, self.call("look over rows for", Effect::Idempotent));
-            let found = pool.ctx().call(&call, || async { refuse::ask(pool, &questions).await }).await?;
-            let new: Vec<i64> = found.keys().copied().filter(|row| !refused.contains_key(row)).collect();
-            if refused.len() + new.len() > REFUSED_AT_MOST {
-                return Err(Error::data(format!(
-                    "more than {REFUSED_AT_MOST} rows of one commit are refused by {}",
-                    self.owner.target
-                ))
-                .hint("look at the reasons in a smaller load: it is not the rows then"));
-            }
-            // What is taken out is remembered first: the answer may be lost.
-            for (row, refusal) in found {
-                refused.entry(row).or_insert(refusal);
-            }
-            self.take_out(&new).await?;
+            // Of a key whose row is refused another one counts, which may be refused too.
+            while !questions.is_empty() && self.refuse(&questions, refused).await? && about == refuse::About::Others {}
         }
         Ok(())
+    }
+
+    /// Asks, and takes out what is refused; false if that is nothing.
+    async fn refuse(&self, questions: &[Question], refused: &mut BTreeMap<i64, Refusal>) -> Result<bool> {
+        let (pool, call) = (&self.pool, self.call("look over rows for", Effect::Idempotent));
+        let found = pool.ctx().call(&call, || async { refuse::ask(pool, questions).await }).await?;
+        let new: Vec<i64> = found.keys().copied().filter(|row| !refused.contains_key(row)).collect();
+        if refused.len() + new.len() > REFUSED_AT_MOST {
+            return Err(Error::data(format!(
+                "more than {REFUSED_AT_MOST} rows of one commit are refused by {}",
+                self.owner.target
+            ))
+            .hint("look at the reasons in a smaller load: it is not the rows then"));
+        }
+        // What is taken out is remembered first: the answer may be lost.
+        for (row, refusal) in found {
+            refused.entry(row).or_insert(refusal);
+        }
+        self.take_out(&new).await?;
+        Ok(!new.is_empty())
     }
 
     async fn take_out(&self, rows: &[i64]) -> Result<()> {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use towpath_core::WriteMode;
 
-use super::{Loaded, Publish, ROW, TURN};
+use super::{Loaded, Publish, ROW};
 use crate::{
     catalog::{CheckConstraint, Column, ForeignKey, Unique, quote},
     types::SqlType,
@@ -98,64 +98,79 @@ impl Publish<'_> {
         Some(sql)
     }
 
-    /// Rows from `first` on whose value of a unique index, not the key's, is taken: by a row of the target that is another one, or by an earlier row of
-    /// the load.
+    /// Rows from `first` on whose value of a unique index, not the key's, is taken: by a row of the target that stays as it is, or by an earlier row of
+    /// the load. Asked of the rows that count: of one key the first (`insert_new`) or the last (`upsert`). Whether the next one of the key counts when
+    /// that is refused is for the next asking to say.
     pub(crate) fn taken(&self, unique: &Unique, mode: WriteMode, first: i64) -> Option<String> {
         let is_key = unique.columns.len() == self.key.len()
             && unique.columns.iter().all(|name| self.key.iter().any(|key| key.to_lowercase() == name.to_lowercase()));
         let columns: Option<Vec<&Loaded>> =
             unique.columns.iter().map(|name| self.columns.iter().find(|loaded| loaded.column.name == *name)).collect();
         let columns = columns.filter(|_| !is_key)?;
-        let taken = match mode {
-            WriteMode::Replace => vec![self.taken_by_an_earlier(&columns, first, false)],
-            // Of one key the last row counts, and which is the last of each is not known here: the publish finds what is left.
-            WriteMode::Upsert => vec![self.taken_in_the_target(&columns, first, false)],
-            WriteMode::Append | WriteMode::InsertNew => {
-                let known = mode == WriteMode::InsertNew;
-                vec![self.taken_in_the_target(&columns, first, known), self.taken_by_an_earlier(&columns, first, known)]
-            }
-        };
-        Some(taken.join(" UNION "))
+        let by_an_earlier = self.taken_by_an_earlier(&columns, mode, first);
+        Some(match mode {
+            // What is in the target goes.
+            WriteMode::Replace => by_an_earlier,
+            _ => format!("{} UNION {by_an_earlier}", self.taken_in_the_target(&columns, mode, first)),
+        })
     }
 
-    /// Those whose values another row of the target has. With `known`, rows that are there by their key are in nobody's way: they are not inserted.
-    fn taken_in_the_target(&self, columns: &[&Loaded], first: i64, known: bool) -> String {
+    /// The staged rows that count, and what else is asked of them, with ` AND ` behind it.
+    fn counting(&self, mode: WriteMode, alias: &str) -> (String, String) {
+        let (from, turn) = self.staged(mode == WriteMode::Upsert, alias);
+        let turn = if turn.is_empty() { turn } else { format!("{turn} AND ") };
+        // Rows that are there by their key are in nobody's way: they are not inserted.
+        let unknown = if mode == WriteMode::InsertNew {
+            format!("NOT EXISTS (SELECT 1 FROM {} AS t WHERE {}) AND ", self.target, self.same_key("t", alias))
+        } else {
+            String::new()
+        };
+        (from, format!("{turn}{unknown}"))
+    }
+
+    /// Those whose values another row of the target has. Of `upsert` only a row that is not overwritten: an upsert may move a value from one key to
+    /// another, and one that stays where it is [comes first](Self::taken_by_an_earlier) among the staged ones.
+    fn taken_in_the_target(&self, columns: &[&Loaded], mode: WriteMode, first: i64) -> String {
+        let (from, which) = self.counting(mode, "s");
         let same = columns.iter().map(|loaded| format!("t.{} = {}", quote(&loaded.column.name), loaded.value("s")));
         let same = same.collect::<Vec<_>>().join(" AND ");
-        let other = if self.key.is_empty() { String::new() } else { format!(" AND NOT ({})", self.same_key("t", "s")) };
-        let unknown = if known { format!(" AND {}", self.not_in_the_target("s")) } else { String::new() };
+        let stays = if mode == WriteMode::Upsert {
+            let overwritten = self.same_key("t", "o");
+            format!(
+                " AND NOT ({}) AND NOT EXISTS (SELECT 1 FROM {} AS o WHERE {overwritten})",
+                self.same_key("t", "s"),
+                self.staging
+            )
+        } else {
+            String::new()
+        };
         format!(
-            "SELECT s.{row} FROM {} AS s WHERE s.{row} >= {first} AND EXISTS (SELECT 1 FROM {} AS t WHERE {same}{other}){unknown}",
-            self.staging,
+            "SELECT s.{row} FROM {from} WHERE {which}s.{row} >= {first} AND EXISTS (SELECT 1 FROM {} AS t WHERE {same}{stays})",
             self.target,
             row = quote(ROW)
         )
     }
 
-    /// Those whose values an earlier row of the load has, of another key: one of the same key is not a second row. By one sort of what is staged,
-    /// because no index says which rows share a value.
-    fn taken_by_an_earlier(&self, columns: &[&Loaded], first: i64, known: bool) -> String {
-        let row = quote(ROW);
+    /// Those whose values an earlier one of them has. Of `upsert` the row whose key has the value in the target comes before all others. By one sort of
+    /// what is staged, because no index says which rows share a value.
+    fn taken_by_an_earlier(&self, columns: &[&Loaded], mode: WriteMode, first: i64) -> String {
+        let (row, (mut from, which)) = (quote(ROW), self.counting(mode, "d"));
         let values: Vec<_> = columns.iter().map(|loaded| loaded.value("d")).collect();
-        let over = format!("OVER (PARTITION BY {} ORDER BY d.{row} ROWS UNBOUNDED PRECEDING)", values.join(", "));
-        let (mut keys, mut same) = (String::new(), vec![]);
-        for (at, key) in self.keys().enumerate() {
-            let (value, own, firsts) = (key.value("d"), format!("[towpath_key_{at}]"), format!("[towpath_first_{at}]"));
-            let _ = write!(keys, ", {value} AS {own}, FIRST_VALUE({value}) {over} AS {firsts}");
-            same.push(format!("s.{own} = s.{firsts}"));
-        }
-        let other = if same.is_empty() { String::new() } else { format!(" AND NOT ({})", same.join(" AND ")) };
         let given = values.iter().map(|value| format!("{value} IS NOT NULL")).collect::<Vec<_>>().join(" AND ");
-        let unknown = if known { format!(" AND {}", self.not_in_the_target("d")) } else { String::new() };
+        let mut order = format!("d.{row}");
+        if mode == WriteMode::Upsert {
+            let _ = write!(from, " LEFT JOIN {} AS t ON {}", self.target, self.same_key("t", "d"));
+            let has = columns
+                .iter()
+                .zip(&values)
+                .map(|(loaded, value)| format!("t.{} = {value}", quote(&loaded.column.name)));
+            let has = has.collect::<Vec<_>>().join(" AND ");
+            order = format!("CASE WHEN {has} THEN 0 ELSE 1 END, {order}");
+        }
         format!(
-            "SELECT s.{row} FROM (SELECT d.{row}, COUNT(*) {over} AS {turn}{keys} FROM {} AS d WHERE {given}{unknown}) AS s \
-             WHERE s.{row} >= {first} AND s.{turn} > 1{other}",
-            self.staging,
-            turn = quote(TURN)
+            "SELECT s.{row} FROM (SELECT d.{row}, COUNT(*) OVER (PARTITION BY {} ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS [towpath_place] \
+             FROM {from} WHERE {which}{given}) AS s WHERE s.{row} >= {first} AND s.[towpath_place] > 1",
+            values.join(", ")
         )
-    }
-
-    fn not_in_the_target(&self, staged: &str) -> String {
-        format!("NOT EXISTS (SELECT 1 FROM {} AS t WHERE {})", self.target, self.same_key("t", staged))
     }
 }
