@@ -1,9 +1,15 @@
 //! Errors of a query, said so that they can be mended: where, what, and which name was most likely meant.
 
+mod planning;
+mod signature;
+mod types;
+
 use std::fmt;
 
-use datafusion::{common::SchemaError, error::DataFusionError, sql::sqlparser::parser::ParserError};
+use datafusion::error::DataFusionError;
 use towpath_core::{Error, ErrorKind, Name, Retry, Size};
+
+pub(crate) use planning::{Asked, of};
 
 /// A place in a query's text; both count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,16 +27,44 @@ impl fmt::Display for Place {
 impl Place {
     /// Where a word stands first.
     pub(crate) fn find(query: &str, word: &str) -> Option<Self> {
+        Self::all(query, word).next().map(|(place, _)| place)
+    }
+    /// Where it stands last.
+    fn find_last(query: &str, word: &str) -> Option<Self> {
+        Self::all(query, word).last().map(|(place, _)| place)
+    }
+    /// Where it stands first with such a text behind it.
+    fn find_where(query: &str, word: &str, behind: impl Fn(&str) -> bool) -> Option<Self> {
+        Self::all(query, word).find(|(_, text)| behind(text)).map(|(place, _)| place)
+    }
+    /// Where a word of the language stands first, which is written in capitals or not.
+    fn find_any_case(query: &str, word: &str) -> Option<Self> {
+        // Letters outside of ASCII stay as they are, and so does every place.
+        Self::find(&query.to_ascii_lowercase(), &word.to_ascii_lowercase())
+    }
+    /// Where a word stands, each time with what stands behind it in its line.
+    fn all<'q>(query: &'q str, word: &str) -> impl Iterator<Item = (Self, &'q str)> {
         let is_part = |c: char| c.is_alphanumeric() || c == '_';
-        for (line, text) in (1..).zip(query.lines()) {
-            for (at, _) in text.match_indices(word) {
+        (1..).zip(query.lines()).flat_map(move |(line, text)| {
+            text.match_indices(word).filter_map(move |(at, _)| {
                 let (before, after) = (text.get(..at)?, text.get(at + word.len()..)?);
-                if !before.ends_with(is_part) && !after.starts_with(is_part) {
-                    return Some(Self { line, column: before.chars().count() as u64 + 1 });
-                }
-            }
-        }
-        None
+                let whole = !before.ends_with(is_part) && !after.starts_with(is_part);
+                whole.then(|| (Self { line, column: before.chars().count() as u64 + 1 }, after))
+            })
+        })
+    }
+    /// Behind the last word.
+    pub(crate) fn end(query: &str) -> Self {
+        let text = query.trim_end();
+        let last = text.lines().last().unwrap_or_default();
+        Self { line: text.lines().count().max(1) as u64, column: last.chars().count() as u64 + 1 }
+    }
+    /// The query from there on.
+    fn rest(self, query: &str) -> &str {
+        let before: usize = query.split_inclusive('\n').take(self.line as usize - 1).map(str::len).sum();
+        let line = query.get(before..).unwrap_or_default();
+        let at = line.char_indices().nth(self.column as usize - 1).map_or(line.len(), |(at, _)| at);
+        line.get(at..).unwrap_or_default()
     }
     /// The parser says it in words: `… at Line: 1, Column: 8`.
     fn said(message: &str) -> Option<(Self, &str)> {
@@ -74,96 +108,9 @@ fn nearest<'a>(wrong: &str, names: &[&'a str]) -> Option<&'a str> {
     let wanted = flat(wrong);
     let near = (wanted.chars().count() / 3).clamp(1, 3);
     let distances = names.iter().map(|name| (strsim::damerau_levenshtein(&wanted, &flat(name)), *name));
-    distances.filter(|(distance, _)| *distance <= near).min_by_key(|(distance, _)| *distance).map(|(_, name)| name)
-}
-
-/// What is wrong with a query that cannot be planned.
-pub(crate) fn of(error: &DataFusionError, query: &str, inputs: &[Name]) -> Error {
-    // Of several, the first: the others often follow from it.
-    let error = match error {
-        DataFusionError::Collection(all) => all.first().unwrap_or(error),
-        error => error,
-    };
-    let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
-    let span = span.map(|span| Place { line: span.start.line, column: span.start.column });
-    match error.find_root() {
-        DataFusionError::SQL(parser, _) => {
-            let message = match parser.as_ref() {
-                ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.as_str(),
-                ParserError::RecursionLimitExceeded => "it is nested too deeply",
-            };
-            let (place, message) = Place::said(message).map_or((None, message), |(place, text)| (Some(place), text));
-            at(place, Error::config(lower(message)))
-        }
-        DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
-            SchemaError::FieldNotFound { field, valid_fields } => {
-                let place = span.or_else(|| Place::find(query, &field.name));
-                let error = Error::config(format!("there is no column '{}'", field.flat_name().replace('"', "")));
-                // With its table where the column is asked of one.
-                let of_table =
-                    valid_fields.iter().filter(|valid| field.relation.is_none() || valid.relation == field.relation);
-                let mut names: Vec<&str> = of_table.map(|valid| valid.name.as_str()).collect();
-                if names.is_empty() {
-                    names = valid_fields.iter().map(|valid| valid.name.as_str()).collect();
-                }
-                names.dedup();
-                at(place, named(error, &field.name, &names))
-            }
-            SchemaError::AmbiguousReference { field } => {
-                let place = span.or_else(|| Place::find(query, &field.name));
-                let error = Error::config(format!("several inputs have a column '{}'", field.name));
-                at(place, error.hint(format!("say which: `orders.{}`", field.name)))
-            }
-            SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
-                let error = Error::config(format!("the result of a part of it has several columns '{name}'"));
-                at(
-                    span.or_else(|| Place::find(query, name)),
-                    error.hint("name each column, as in `orders.id as order_id`"),
-                )
-            }
-        },
-        DataFusionError::Plan(message) => {
-            let table = message.strip_prefix("table '").and_then(|rest| rest.split('\'').next());
-            if let Some(table) = table {
-                let table = table.rsplit('.').next().unwrap_or(table);
-                return no_table(table, span.or_else(|| Place::find(query, table)), inputs);
-            }
-            if message.contains("require unique expression names") {
-                let error = Error::config("the result of a part of it has two columns of one name");
-                return at(span, error.hint("name each column, as in `orders.id as order_id`"));
-            }
-            let (message, hint) = match message.split_once("Did you mean '") {
-                Some((message, meant)) => (message, meant.split('\'').next()),
-                None => (message.as_str(), None),
-            };
-            let place = span.or_else(|| {
-                let name = message.strip_prefix("Invalid function '")?.split('\'').next()?;
-                Place::find(query, name)
-            });
-            let error = Error::config(lower(message.lines().next().unwrap_or(message).trim_end_matches(['.', ' '])));
-            at(
-                place,
-                match hint {
-                    Some(name) => error.hint(format!("did you mean '{name}'?")),
-                    None => error,
-                },
-            )
-        }
-        DataFusionError::NotImplemented(message) if message.contains("a single SQL statement") => {
-            at(span, Error::config("it is more than one statement").hint("write one query: `select … from …`"))
-        }
-        DataFusionError::NotImplemented(message) => at(span, Error::config(lower(message))),
-        DataFusionError::Internal(message) if message.contains("failed to match any signature") => {
-            // `Function 'sum' failed …, errors: Error during planning: why,Error during planning: …`
-            let why = message
-                .split("Error during planning: ")
-                .nth(1)
-                .map_or(message.as_str(), |why| why.trim_end_matches(','));
-            let place = span.or_else(|| Place::find(query, message.split('\'').nth(1)?));
-            at(place, Error::config(lower(why)))
-        }
-        other => at(span, Error::config("it cannot be planned").because(lower(&other.strip_backtrace()))),
-    }
+    // Of two as near, the longer: a letter is left out more often than added.
+    let nearest = distances.filter(|(distance, _)| *distance <= near);
+    nearest.min_by_key(|(distance, name)| (*distance, std::cmp::Reverse(name.len()))).map(|(_, name)| name)
 }
 
 /// What went wrong while a query ran.

@@ -11,10 +11,9 @@ use datafusion::{
         memory_pool::FairSpillPool,
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
-    logical_expr::LogicalPlan,
     physical_plan::ExecutionPlan,
     prelude::{SQLOptions, SessionConfig, SessionContext},
-    sql::parser::Statement,
+    sql::{parser::Statement, sqlparser::ast},
 };
 use futures::FutureExt as _;
 use towpath_core::{Error, Name, Result};
@@ -23,7 +22,7 @@ use crate::{
     bridge,
     config::SqlOptions,
     input::{Feed, InputTable},
-    problem::{self, Place},
+    problem::{self, Asked, Place},
     rule::DiskShuffle,
     spill::{Disk, SpillFolder},
 };
@@ -45,11 +44,11 @@ pub(crate) struct Planned {
 pub(crate) fn parse(query: &str, inputs: Option<&[Name]>) -> Result<Statement> {
     let session = session(&SqlOptions::new(query), Arc::default());
     let state = session.state();
-    let wrong = |error| problem::of(&error, query, inputs.unwrap_or_default());
+    let wrong = |error| problem::of(&error, &Asked { query, ..Asked::default() });
     let statement = state.sql_to_statement(query, &Dialect::Generic).map_err(wrong)?;
-    let Statement::Statement(_) = &statement else {
-        return Err(Error::config("query: it is not a select"));
-    };
+    if !matches!(&statement, Statement::Statement(statement) if matches!(**statement, ast::Statement::Query(_))) {
+        return Err(not_a_select());
+    }
     for reference in state.resolve_table_references(&statement).map_err(wrong)? {
         let (table, Some(inputs)) = (reference.table(), inputs) else { continue };
         if reference.schema().is_some() || !inputs.iter().any(|input| **input == *table) {
@@ -62,7 +61,7 @@ pub(crate) fn parse(query: &str, inputs: Option<&[Name]>) -> Result<Statement> {
 /// The inputs that a statement reads.
 pub(crate) fn read_by(statement: &Statement) -> Result<Vec<Name>> {
     let references = session(&SqlOptions::new(""), Arc::default()).state().resolve_table_references(statement);
-    let references = references.map_err(|error| problem::of(&error, "", &[]))?;
+    let references = references.map_err(|error| problem::of(&error, &Asked::default()))?;
     Ok(references.iter().map(|reference| reference.table().into()).collect())
 }
 
@@ -131,7 +130,9 @@ pub(crate) fn plan(
     let statement = parse(query, Some(&names))?;
     let used = read_by(&statement)?;
     let session = session(options, runtime);
-    let wrong = |error: datafusion::error::DataFusionError| problem::of(&error, query, &names);
+    let functions = functions(&session);
+    let asked = Asked { query, tables: inputs, functions: &functions };
+    let wrong = |error: datafusion::error::DataFusionError| problem::of(&error, &asked);
     let mut feeds = BTreeMap::new();
     for (name, schema) in inputs.iter().filter(|(name, _)| used.contains(name)) {
         let schema = bridge::schema_in(schema).map_err(|error| error.at(format!("input {name}")))?;
@@ -144,14 +145,27 @@ pub(crate) fn plan(
     let state = session.state();
     let logical = at_once(state.statement_to_plan(statement))?.map_err(wrong)?;
     let select = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    let is_select = select.verify_plan(&logical).is_ok()
-        && !matches!(logical, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_));
-    if !is_select {
-        return Err(Error::config("query: it is not a select").hint("write one query: `select … from …`"));
+    // `select … into` makes a table.
+    if select.verify_plan(&logical).is_err() {
+        return Err(not_a_select());
     }
     let plan = at_once(state.create_physical_plan(&logical))?.map_err(wrong)?;
     let schema = bridge::schema_out(&plan.schema())?;
     Ok(Planned { plan, schema, feeds, ctx: session.task_ctx() })
+}
+
+fn not_a_select() -> Error {
+    Error::config("query: it is not a select").hint("write one query: `select … from …`")
+}
+
+/// The names of all functions.
+fn functions(session: &SessionContext) -> Vec<String> {
+    let state = session.state();
+    let names = state.scalar_functions().keys().chain(state.aggregate_functions().keys());
+    let mut names: Vec<String> = names.chain(state.window_functions().keys()).cloned().collect();
+    // Of two that are as near to a wrong one, always the same is named.
+    names.sort_unstable();
+    names
 }
 
 /// Planning asks nobody: its futures are done when they are first polled.

@@ -73,6 +73,91 @@ fn what_is_wrong_has_a_place_and_the_nearest_name() {
     insta::assert_snapshot!(shown);
 }
 
+/// Nobody has declared `amount`: the likeliest mistake of all.
+#[test]
+fn types_and_functions_that_do_not_fit_are_said_in_a_sentence() {
+    let mut inputs = inputs();
+    inputs[2] = known(&[("payments", text("order_id,amount,paid\n1,1.00,2026-01-01"))]).remove(0);
+    let wrong = [
+        "select sum(amount) as a from payments",
+        "select order_id,\n       sum(p.amount) as paid\nfrom payments p group by order_id",
+        "select sum(amount * 2) as a from payments",
+        "select sum(case when city = 'x' then amount else 0 end) as a from customers, payments",
+        "select stddev(amount) as a from payments",
+        "select abs(amount) as a from payments",
+        "select round(amount, 2) as a from payments",
+        "select sum(ordered) as a from orders",
+        "select coalesce(paid, ordered) as a from payments, orders",
+        "select sum(amount, 1) as a from payments",
+        "select sum() as a from payments",
+        "select coalesce() as a from payments",
+        "select lower(amount, 'x') as a from payments",
+        "select substr(amount) as a from payments",
+        "select string_agg(city) as a from customers",
+        "select date_trunc(ordered, 'month') as a from orders",
+        "select cout(*) as a from payments",
+        "select foobar(amount) as a from payments",
+        "select row_numbr() over (order by amount) as a from payments",
+        "select rank() as a from payments",
+        "select amount / 2 as a from payments",
+        "select amount - paid as a from payments",
+        "select -amount as a from payments",
+        "select -Name as a from customers join payments on true",
+        "select amount and true as a from payments",
+        "select not amount as a from payments",
+        "select order_id from orders where order_id",
+        "select order_id from payments where amount",
+        "select order_id from orders where ordered > 'x'",
+        "select o.order_id from orders o join payments p on o.order_id",
+        "select o.order_id from orders o join payments p using (order_id, paid)",
+        "select order_id from orders o, payments p",
+        "select city is true as a from customers",
+        "select city like 5 as a from customers",
+        "select order_id ~ 'x' as a from orders",
+        "select city.x as a from customers",
+        "select city[1] as a from customers",
+        "select city from customers where city = \"Graz\"",
+        "select x.* from customers c",
+        "select city, Name, count(*) as n from customers group by city",
+        "select city, count(*) as n from customers group by city having Name = 'x'",
+        "select city, count(*) as n from customers group by 3",
+        "select city from customers order by 3",
+        "select city from customers where count(*) > 1",
+        "select sum(count(*)) as a from customers",
+        "select row_number() over w as a from customers",
+        "select city from customers where row_number() over (order by city) = 1",
+        "select city from customers where city in (select order_id, customer_id from orders)",
+        "select cast(city as money) as a from customers",
+        "select cast(city as decimal(100,2)) as a from customers",
+        "select cast(ordered as boolean) as a from orders",
+        "select interval 'x' as a from customers",
+        "select city from customers union all select order_id, ordered from orders",
+        "select city from customers limit 'x'",
+        "select top 5 city from customers",
+        "select city from customers groop by city",
+        "select city from customers where",
+        "select * from customers pivot (count(city) for Name in ('a'))",
+        "select city collate x as a from customers",
+        "select struct(city).x as a from customers",
+        "select * from unnest([1, 2])",
+        "select $1 as a from customers",
+        "show tables",
+        "begin",
+        "update customers set city = 'x'",
+    ];
+    let mut shown = String::new();
+    for query in wrong {
+        let error = plan(query, &inputs).map(|plan| plan.schema).expect_err(query);
+        assert_eq!(error.kind(), towpath_core::ErrorKind::Config, "{query}: {error}");
+        let said = error.to_string();
+        let foreign = ["Utf8", "Int64", "Date32", "Span(", " { ", "\n", "ternal error", "during planning", "Exact("];
+        assert!(!foreign.iter().any(|foreign| said.contains(foreign)), "{query}: {said}");
+        let hint = error.what_to_do().map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+        shown += &format!("{query}\n  {said}{hint}\n\n");
+    }
+    insta::assert_snapshot!(shown);
+}
+
 #[test]
 fn columns_that_are_not_known_are_said_to_be_unknown() {
     let query = "select o.order_id from orders o join payments p on p.order_id = o.order_id";
