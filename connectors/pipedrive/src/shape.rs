@@ -21,6 +21,9 @@ use crate::{
 /// The most keys that a list can be asked for by `custom_fields`.
 const MOST_KEYS: usize = 15;
 
+/// What follows an amount's name where its currency is meant.
+const CURRENCY: &str = " (currency)";
+
 /// What is asked of one kind of records.
 #[derive(Clone, Debug)]
 pub struct Ask {
@@ -28,6 +31,8 @@ pub struct Ask {
     pub entity: Entity,
     /// The field that tells records apart.
     pub match_on: String,
+    /// Where the config says that: for its mistakes.
+    pub place: String,
     /// What is compared and written beyond it; nothing where ids are only looked up.
     pub write: Option<Box<SinkOptions>>,
 }
@@ -36,11 +41,12 @@ impl Ask {
     /// What a sink asks.
     pub fn of_sink(options: &SinkOptions) -> Self {
         let write = Some(Box::new(options.clone()));
-        Self { entity: options.entity, match_on: options.match_on.clone(), write }
+        Self { entity: options.entity, match_on: options.match_on.clone(), place: "match_on".to_owned(), write }
     }
-    /// What a link asks of what it links.
-    pub fn of_link(link: &LinkOptions) -> Self {
-        Self { entity: link.entity, match_on: link.match_on.clone(), write: None }
+    /// What a link of this name asks of what it links.
+    pub fn of_link(name: &str, link: &LinkOptions) -> Self {
+        let place = format!("link.{name}.match_on");
+        Self { entity: link.entity, match_on: link.match_on.clone(), place, write: None }
     }
 }
 
@@ -89,6 +95,7 @@ impl Shape {
         let mut shape = Self::from_definitions(crm.account(), &definitions, ask)?;
         if let Some(options) = &ask.write {
             shape.name_people_and_places(crm, options).await?;
+            shape.check_fixed(options)?;
         }
         Ok(shape)
     }
@@ -102,8 +109,8 @@ impl Shape {
         let (mut mapped, mut links) = (vec![], vec![]);
         match &ask.write {
             None => {
-                let field =
-                    fields::resolve(definitions, entity, &ask.match_on).map_err(|error| error.at("match_on"))?;
+                let field = fields::resolve(definitions, entity, &ask.match_on)
+                    .map_err(|error| error.at(ask.place.as_str()))?;
                 let from = Source::Column(String::new());
                 mapped.push(Mapped { field, from, currency: None, link: None, only_empty: false });
             }
@@ -139,7 +146,7 @@ impl Shape {
         let key = key.ok_or_else(|| Error::internal("the match_on field is not mapped"))?;
         let key_field = &mapped[key].field;
         if !value::can_be_key(&key_field.kind) {
-            return Err(Error::config(format!("match_on: records cannot be told apart by {}", ask.match_on))
+            return Err(Error::config(format!("{}: records cannot be told apart by {}", ask.place, ask.match_on))
                 .hint("take a text or a number"));
         }
         let keyed_by = format!("{account} {entity} {}", key_field.code);
@@ -191,6 +198,35 @@ impl Shape {
                 self.extra("stage_id", id);
             }
             self.choose(Standard::Stage, &choices);
+        }
+        Ok(())
+    }
+
+    /// Values that are the same for all rows: one that does not fit would refuse every row.
+    fn check_fixed(&self, options: &SinkOptions) -> Result<()> {
+        for Mapped { field, from, currency, .. } in &self.mapped {
+            let (name, part) = match field.name.strip_suffix(CURRENCY) {
+                Some(name) if options.fields.contains_key(name) => (name, "currency"),
+                _ => (field.name.as_str(), "value"),
+            };
+            let check = |kind: &Kind, source: &Source, part: &str| {
+                let Source::Fixed(text) = source else { return Ok(()) };
+                let empty = || "it is empty, and Pipedrive takes none without".to_owned();
+                let required = !field.custom && field.code == options.entity.required();
+                let value = value::from_row(kind, Some(text), None);
+                let fits = value.and_then(|value| if required && value.is_null() { Err(empty()) } else { Ok(()) });
+                fits.map_err(|why| {
+                    let error = Error::config(format!("fields.{name}.{part}: {why}"));
+                    match fields::nearest(text, kind.words().into_iter()).as_slice() {
+                        [] => error,
+                        near => error.hint(format!("did you mean {}?", near.join(", "))),
+                    }
+                })
+            };
+            check(&field.kind, from, part)?;
+            if let Some(currency) = currency {
+                check(&Kind::Standard(Standard::Currency), currency, "currency")?;
+            }
         }
         Ok(())
     }
@@ -265,7 +301,7 @@ fn map(
         (Kind::Monetary, currency) => add(mapped, field, source, currency),
         (Kind::Standard(Standard::Amount), Some(currency)) => {
             let kind = Kind::Standard(Standard::Currency);
-            let code = Field { name: format!("{name} (currency)"), code: "currency".to_owned(), custom: false, kind };
+            let code = Field { name: format!("{name}{CURRENCY}"), code: "currency".to_owned(), custom: false, kind };
             add(mapped, field, source, None);
             add(mapped, code, currency, None);
         }

@@ -4,7 +4,7 @@
 //! died has written is equal for the next one.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashSet, btree_map::Entry},
     fmt,
     sync::{Arc, Mutex},
 };
@@ -99,6 +99,15 @@ impl PipedriveSink {
     async fn notes(&self, crm: &Crm) -> Result<Vec<String>> {
         let options = &self.options;
         let shape = Shape::find(crm, &Ask::of_sink(options)).await?;
+        // A link is looked up when the records it is for are written, which may be long after others were.
+        let mut definitions = BTreeMap::new();
+        for (name, link) in &options.link {
+            let known = match definitions.entry(link.entity) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(vacant) => vacant.insert(crm.definitions(link.entity).await?),
+            };
+            Shape::from_definitions(crm.account(), known, &Ask::of_link(name, link))?;
+        }
         let key = &shape.mapped[shape.key].field;
         let mut notes = vec![format!("{} are matched on {} ({})", options.entity, options.match_on, key.code)];
         notes.push(format!(
@@ -170,8 +179,8 @@ impl Sink for PipedriveSink {
         // No call is made: a run in which nothing has changed ends without one.
         let crm = Crm::new(&options.account, &options.http, ctx)?;
         let existing = Existing::of_sink(crm.clone(), Ask::of_sink(&options), run);
-        let later = |link| Existing::of_link_later(&crm, Ask::of_link(link), run);
-        let linked = options.link.values().map(later).collect();
+        let later = |(name, link): (&String, _)| Existing::of_link_later(&crm, Ask::of_link(name, link), run);
+        let linked = options.link.iter().map(later).collect();
         let said = Mutex::default();
         self.open =
             Some(Open { options, existing, linked, lost: vec![], refused: 0, twins: 0, said, crm, stopped: None });

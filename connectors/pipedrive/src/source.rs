@@ -22,6 +22,7 @@ use crate::{
     config::SourceOptions,
     discover,
     entity::Entity,
+    fields::nearest,
     page::{self, Page},
 };
 
@@ -169,7 +170,18 @@ impl Source for PipedriveSource {
         let crm = Crm::new(&self.options.account, &self.options.http, ctx)?;
         let mut notes = vec![];
         let schema = match self.entity {
-            None => Known::No,
+            // Nobody but the account knows which other lists there are; a run that begins finds out soon enough.
+            None if ctx.starting() => Known::No,
+            None => {
+                let path = &self.options.entity;
+                let asked = crm.list(&format!("list {path}"), path, &[], None, Effect::Cheap).await;
+                match asked.map_err(|error| no_such_list(path, error)) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::Config => return Err(error),
+                    Err(error) => notes.push(format!("what {path} are is not known: {error}")),
+                }
+                Known::No
+            }
             Some(entity) => match self.columns(&crm, entity).await {
                 Ok(columns) => Known::Now(columns::schema(&columns)),
                 Err(error) if error.kind() == ErrorKind::Config => return Err(error),
@@ -224,7 +236,11 @@ impl Source for PipedriveSource {
                 continue;
             }
             // Nothing is changed before the answer is there: a `next` that is dropped asks again.
-            let body = part.ask(&reading.crm).await?;
+            let asked = part.ask(&reading.crm).await;
+            let body = match self.entity {
+                None => asked.map_err(|error| no_such_list(&part.path, error))?,
+                Some(_) => asked?,
+            };
             let page: Page<Json> = page::read_all(&body).map_err(|error| error.at(part.path.as_str()))?;
             let (records, mark) = part.take(page)?;
             let (columns, schema) = match &reading.shape {
@@ -342,6 +358,19 @@ impl Part {
             _ => Ok(Mark::Within(partition)),
         }
     }
+}
+
+/// What it means that a list is not there which only the config knows of.
+fn no_such_list(name: &str, error: Error) -> Error {
+    if error.kind() != ErrorKind::NotFound {
+        return error;
+    }
+    let lists = Entity::ALL.map(Entity::path).into_iter().chain(["pipelines", "stages"]);
+    let hint = match nearest(name, lists.clone()).as_slice() {
+        [] => format!("there are {}, and other lists of the API v2", lists.collect::<Vec<_>>().join(", ")),
+        near => format!("did you mean {}?", near.join(", ")),
+    };
+    Error::config(format!("entity: Pipedrive has no list '{name}'")).hint(hint)
 }
 
 /// Whether a position is the one of a list that was read whole; there is no other.

@@ -39,6 +39,19 @@ pub struct Choices {
     pub by_id: bool,
 }
 
+impl Kind {
+    /// The words that a value can be, where it can be nothing else.
+    pub fn words(&self) -> Vec<&str> {
+        match self {
+            Self::Choice(choices) | Self::Choices(choices) => {
+                choices.all.iter().chain(&choices.aliases).map(|(_, label)| label.as_str()).collect()
+            }
+            Self::Standard(Standard::Word(words)) => words.to_vec(),
+            Self::Standard(_) | Self::Monetary | Self::TimeObject => vec![],
+        }
+    }
+}
+
 impl Choices {
     /// The id of a name.
     ///

@@ -3,6 +3,7 @@
 
 mod common;
 mod losses;
+mod planning;
 mod policies;
 mod property;
 mod reading;
