@@ -150,3 +150,9 @@ impl Drop for Input {
 
 /// What a reader can do about a file that is another one now.
 pub(crate) const BEGIN_ANEW: &str = "begin a new run with --new-run";
+
+/// What is to be read once more, byte for byte, is not there any more.
+pub(crate) fn another(now: &Identity, before: &Identity) -> Error {
+    Error::conflict(format!("the file is not the one that was read before: it is now {now}, and was {before}"))
+        .hint(BEGIN_ANEW)
+}

@@ -12,7 +12,7 @@ use towpath_http::Client;
 
 use crate::{
     config::Compression,
-    input::{BEGIN_ANEW, HEAD, Input, Opened, Want},
+    input::{BEGIN_ANEW, HEAD, Input, Opened, Want, another},
     listing::Item,
     position::{At, Identity},
 };
@@ -93,11 +93,7 @@ impl Reader {
         if let Some(until) = until
             && until.identity != input.identity
         {
-            let what = format!(
-                "the file is not the one that was read before: it is now {}, and was {}",
-                input.identity, until.identity
-            );
-            return Err(Error::conflict(what).hint(BEGIN_ANEW));
+            return Err(another(&input.identity, &until.identity));
         }
         if item.bytes.is_none() {
             self.ctx.expect_bytes(input.expected.unwrap_or(0));

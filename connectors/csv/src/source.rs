@@ -22,7 +22,7 @@ use towpath_http::Client;
 use crate::{
     config::{Compression, Read, SourceOptions},
     discover,
-    input::{BEGIN_ANEW, HEAD},
+    input::{BEGIN_ANEW, HEAD, another},
     listing::{Item, Location, ask, list},
     position::{At, Identity},
     reader::{Given, Job, Reader, SOURCE, Start, schema_of},
@@ -141,6 +141,11 @@ impl CsvSource {
                     Some(stop) => Some(parse(stop)?),
                 },
             };
+            if let (Some(stop), Some(now)) = (&stop, item.identity.as_ref().filter(|now| now.is_proof()))
+                && !now.is_unchanged_from(&stop.identity)
+            {
+                return Err(another(now, &stop.identity).at(item.partition.to_string()));
+            }
             let start = match counted.get(&item.partition) {
                 None => Start::Anew,
                 Some(position) => {

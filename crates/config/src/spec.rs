@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
+use sha2::{Digest as _, Sha256};
 use towpath_core::{
     ComponentSpec, Connector, Name, PipelineSpec, connector,
     pipeline::{CommonSpec, Role, Workers},
@@ -96,6 +97,7 @@ pub(crate) fn build(
     }
     graph::check_names(&parts, findings);
     graph::check_inputs(&parts, findings);
+    spec.digest = Some(digest(&parts));
     let unset = parts.iter().filter(|part| part.node.has_unset()).map(|part| part.key.name.clone()).collect();
     for part in parts {
         let component = component_spec(&part, findings);
@@ -381,6 +383,18 @@ fn options(part: &Part) -> Json {
         .iter()
         .filter(|(key, _)| key.name != "type" && key.name != "inputs" && !is_common(&key.name));
     Json::Object(own.map(|(key, node)| (key.name.clone(), node.to_json())).collect())
+}
+
+/// What the components are told, in a short text. How gently and how fast they go to work is no part of it.
+fn digest(parts: &[Part]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.path.as_bytes());
+        for (key, node) in part.node.entries().iter().filter(|(key, _)| key.name == "inputs" || !is_common(&key.name)) {
+            hash.update(format!("\n{} {}", key.name, node.written()));
+        }
+    }
+    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn component_spec(part: &Part, findings: &mut Vec<Finding>) -> Option<ComponentSpec> {

@@ -114,6 +114,18 @@ impl Node {
             }
         }
     }
+    /// As it is written: variables by their names, so without what stands in them.
+    pub fn written(&self) -> serde_json::Value {
+        use serde_json::Value as Json;
+        match (&self.value, &self.raw) {
+            (Value::List(items), _) => items.iter().map(Self::written).collect(),
+            (Value::Map(entries), _) => {
+                Json::Object(entries.iter().map(|(key, node)| (key.name.clone(), node.written())).collect())
+            }
+            (_, Some(raw)) => Json::String(raw.text.clone()),
+            (_, None) => self.to_json(),
+        }
+    }
     /// Calls `each` on every node, this one first.
     pub fn walk_mut(&mut self, path: &str, each: &mut impl FnMut(&str, &mut Self)) {
         each(path, self);

@@ -58,6 +58,9 @@ pub struct PipelineSpec {
     pub errors: ErrorsSpec,
     /// How the run behaves.
     pub run: RunSpec,
+    /// A hash of what the components are told, as it is written: two pipelines of one hash make the same of the same rows. `None`: not known.
+    #[serde(skip)]
+    pub digest: Option<String>,
 }
 
 /// One source, transform or sink.
@@ -249,7 +252,7 @@ pub struct RunSpec {
     /// How often a run is taken up again by itself after a failure that may pass, without an epoch committed in between. Default: 3
     pub restarts: u32,
     /// For targets that others change as well (a CRM): where no file has changed, a run ends without another call, unless the last complete
-    /// run is older than this; then everything is read and compared. `--full` does so at once. Default: a run with nothing new to read
+    /// run is older than this, or had another query, fields or options; then everything is read and compared. `--full` does so at once. Default: a run with nothing new to read
     /// always ends
     pub verify_every: Option<Period>,
 }

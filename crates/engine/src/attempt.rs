@@ -9,21 +9,23 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use towpath_core::{
-    Checkpoint, Context, Error, Held, Known, Name, Result, Resume, Run, Sink, SinkPlan, Source, SourcePlan, Transform,
-    TransformPlan, WriteMode, pipeline::Role, source::Replay,
+    Checkpoint, Context, Error, ErrorKind, Held, Known, Name, Result, Resume, Run, Sink, SinkPlan, Source, SourcePlan,
+    Transform, TransformPlan, WriteMode, pipeline::Role, source::Replay,
 };
 
 use crate::{
     engine::Engine,
     graph::{Graph, Node},
     progress::Progress,
-    resume::{Standing, Start, start},
+    resume::{self, Standing, Start, start},
     stage::sink::Keeper,
     watchdog::Watchdog,
 };
 
 /// How long stages may take to end once they are told to, closing included.
 const ENDING: Duration = Duration::from_secs(10);
+/// Under this name a run's fingerprint has the digest of the config; no component can have it.
+const CONFIG: &str = "(config)";
 
 /// Everything an attempt works with.
 pub(crate) struct Attempt<'a> {
@@ -137,35 +139,48 @@ impl Attempt<'_> {
                 return Ok(Prepared::Done(Came::ToTheEnd));
             }
         }
-        let ours = newest.is_none_or(|newest| newest.run.id == self.run.id || newest.last);
+        let ours = newest.is_none_or(|newest| newest.run.id == self.run.id || newest.last && !self.new_run);
+        let changed = newest.is_some_and(|newest| self.has_changed_since(&newest.run));
         let standings: Vec<_> = sinks.iter().map(|sink| self.standing(sink)).collect();
         let mut start = self.engine.rules.start(start(&standings, ours)?);
-        if let Start::Level { from, .. } = &start
-            && self.would_stage_twice(sinks, from.as_ref())
-        {
-            tracing::warn!("a target was made anew while this run had staged rows for another: a new run begins");
+        if changed && let Some(level) = level_instead(&start, &standings) {
+            tracing::info!(
+                "the pipeline has changed since some sinks were given their rows: all of them are given them again"
+            );
+            start = level;
+        }
+        if !self.level(&mut start, sinks) {
             return Ok(Prepared::Done(Came::Anew));
         }
-        if let Start::Level { epoch, .. } = &mut start {
-            // Numbers are never used twice, or the dead letters of two epochs could not be told apart.
-            *epoch = sinks.iter().map(|sink| sink.seen).max().unwrap_or(0).max(*epoch);
-        }
-        let (from, until) = match &start {
-            Start::Level { from, .. } => (from.clone(), None),
-            Start::Behind { from, until, .. } => (from.clone(), Some(until.clone())),
+        let mut resume = resume_of(&start);
+        let planned = match self.plan_all(&resume, cancel).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => match level_instead(&start, &standings) {
+                None => return Err(error),
+                // Who has the rows already knows them by their keys.
+                Some(level) => {
+                    tracing::warn!("{error}: all sinks are given the rows that there are now");
+                    start = level;
+                    if !self.level(&mut start, sinks) {
+                        return Ok(Prepared::Done(Came::Anew));
+                    }
+                    resume = resume_of(&start);
+                    self.plan_all(&resume, cancel).await?
+                }
+            },
+            planned => planned?,
         };
-        let mut resume = Resume { from, until, whole: false };
-        let (mut sources, transforms) = self.plan_all(&resume, cancel).await?;
+        let (mut sources, transforms) = planned;
         if self.engine.withholds() {
             self.refuse_only_once(&sources)?;
         }
         let same_run = resume.same_run(self.run).is_some();
         let holds = transforms.values().any(|plan| plan.holds);
         let nothing = sources.iter().all(|source| source.plan.nothing_to_do());
-        let verify = self.full || (nothing && !same_run && self.is_verification_due(sinks));
+        let verify = self.full || (nothing && !same_run && self.is_verification_due(sinks, changed));
         if nothing && !same_run && resume.until.is_none() && !verify {
             *self.nothing_new = true;
-            tracing::info!("nothing has changed since the last run: nothing is read, nothing is written");
+            let but = if changed { ", but the pipeline: --full reads everything with it as it is now" } else { "" };
+            tracing::info!("nothing has changed since the last run{but}: nothing is read, nothing is written");
             self.check(&resume, &sources, sinks)?;
             return Ok(Prepared::Done(Came::ToTheEnd));
         }
@@ -185,6 +200,18 @@ impl Attempt<'_> {
         }
         let one_epoch = holds || self.remembers_before_append(&transforms, sinks);
         Ok(Prepared::Ready(Box::new(Ready { resume, start, sources, transforms, one_epoch, begin_anew })))
+    }
+
+    /// Sees to a start at which all sinks are given the same. False: only a new run can give them that.
+    fn level(&self, start: &mut Start, sinks: &[OpenSink]) -> bool {
+        let Start::Level { from, epoch } = start else { return true };
+        if self.would_stage_twice(sinks, from.as_ref()) {
+            tracing::warn!("a target was made anew while this run had staged rows for another: a new run begins");
+            return false;
+        }
+        // Numbers are never used twice, or the dead letters of two epochs could not be told apart.
+        *epoch = sinks.iter().map(|sink| sink.seen).max().unwrap_or(0).max(*epoch);
+        true
     }
 
     /// Whether a sink that replaces its table has staged rows of this very run that would be read again: it would take them for others.
@@ -275,9 +302,19 @@ impl Attempt<'_> {
         transforms.iter().any(|(name, plan)| plan.stateful && self.graph.sinks_of(name).iter().any(appends))
     }
 
-    /// Whether the last run that came to its end began so long ago that everything is to be compared again.
-    fn is_verification_due(&self, sinks: &[OpenSink]) -> bool {
+    /// Whether the components are told something else than in that run, as far as that is known.
+    fn has_changed_since(&self, run: &Run) -> bool {
+        let now = self.graph.digest.as_deref();
+        run.fingerprint.get(CONFIG).zip(now).is_some_and(|(before, now)| &**before != now)
+    }
+
+    /// Whether everything is to be compared again: the pipeline is another one, or the last run that came to its end began long ago.
+    fn is_verification_due(&self, sinks: &[OpenSink], changed: bool) -> bool {
         let Some(every) = self.graph.run.verify_every else { return false };
+        if changed {
+            tracing::info!("the pipeline has changed since the last run: everything is compared again");
+            return true;
+        }
         let ended = sinks.iter().map(|sink| sink.held.as_ref().filter(|held| held.last).map(|held| held.run.started));
         // One that has none has never been compared.
         let oldest = ended.min().flatten();
@@ -346,9 +383,26 @@ impl Attempt<'_> {
                 }
             }
         }
+        now.extend(self.graph.digest.as_deref().map(|digest| (CONFIG.into(), digest.into())));
         self.run.fingerprint = now;
         Ok(())
     }
+}
+
+/// Where to begin if the very same rows cannot be given again: where the lowest sink stands, unless one that is ahead would double them.
+fn level_instead(start: &Start, standings: &[Standing]) -> Option<Start> {
+    match start {
+        Start::Level { .. } => None,
+        Start::Behind { .. } => resume::start(standings, false).ok(),
+    }
+}
+
+fn resume_of(start: &Start) -> Resume {
+    let (from, until) = match start {
+        Start::Level { from, .. } => (from.clone(), None),
+        Start::Behind { from, until, .. } => (from.clone(), Some(until.clone())),
+    };
+    Resume { from, until, whole: false }
 }
 
 enum Prepared {

@@ -55,6 +55,8 @@ pub struct Graph {
     pub(crate) run: RunSpec,
     pub(crate) schedule: Option<Schedule>,
     pub(crate) file: Option<std::path::PathBuf>,
+    /// What the components are told, in a short text; `None`: not known, as of closures.
+    pub(crate) digest: Option<String>,
     /// It sends dead letters of another pipeline again.
     pub(crate) replay: Option<Replay>,
     /// Which sinks each component leads to.
@@ -70,6 +72,7 @@ impl Graph {
         graph.run = spec.run.clone();
         graph.schedule = spec.schedule.clone();
         graph.file = spec.file.clone();
+        graph.digest = spec.digest.clone();
         for component in &spec.sources {
             graph.sources.push(node(component, Role::Source, |connector| connector.source.as_ref())?);
         }
@@ -92,6 +95,7 @@ impl Graph {
             run: RunSpec::default(),
             schedule: None,
             file: None,
+            digest: None,
             replay: None,
             leads_to: BTreeMap::new(),
         }

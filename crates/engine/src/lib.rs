@@ -5,7 +5,7 @@
 //! component, joined by `edge`s bounded by count and by bytes; `epoch` closes an epoch when it is time, waits until everything
 //! has arrived, and commits all sinks in lockstep.
 //!
-//! Beside it: [`plan`] says what a run would do, [`diff`] what it would change, [`call`] is the door to the outside ([`guard`], [`breaker`], [`budget`], [`credentials`]),
+//! Beside it: [`plan`] says what a run would do, [`diff`] what it would change, `check` what is wrong with it before anybody is asked, [`call`] is the door to the outside ([`guard`], [`breaker`], [`budget`], [`credentials`]),
 //! [`state`] what is remembered, [`dead_letters`] what was refused (`letters` hands it over), [`replay`] sends it again, [`pulse`], `watchdog` and [`progress`] the
 //! signs of life, [`schedule`] reckons when a pipeline runs next, [`library`] builds pipelines in Rust.
 
@@ -13,6 +13,7 @@ mod attempt;
 pub mod breaker;
 pub mod budget;
 pub mod call;
+mod check;
 pub mod credentials;
 pub mod dead_letters;
 pub mod diff;
@@ -40,6 +41,7 @@ mod supersede;
 mod tests;
 mod watchdog;
 
+pub use check::check_transforms;
 pub use diff::{Bound, DiffReport};
 pub use engine::{Engine, RunOptions};
 pub use graph::Graph;

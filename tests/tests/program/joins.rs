@@ -39,6 +39,16 @@ fn three_files_become_one() {
 #[test]
 fn a_query_that_is_wrong_is_found_by_validate_and_plan() {
     let place = place();
+    // Its columns nobody knows who does not look into the files.
+    for (query, said) in [
+        ("select o.order_id from ordres o", "line 1, column 24: there is no input 'ordres'"),
+        ("select o.order_id from orders o groop by o.order_id", "line 1, column 39: expected: end of statement"),
+    ] {
+        let query = format!("transforms.orders_paid.query={query}");
+        let found = place.towpath(&["validate", "csv_join.yaml", "--set", &query]).expect(2);
+        assert!(found.err.contains(said), "{}", found.err);
+    }
+    place.towpath(&["validate", "csv_join.yaml"]).expect(0);
     let query = "transforms.orders_paid.query=select o.order_idd from orders o";
     let plan = place.towpath(&["plan", "csv_join.yaml", "--set", query]).expect(2);
     assert!(plan.err.contains("there is no column 'o.order_idd'"), "{}", plan.err);

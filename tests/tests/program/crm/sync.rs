@@ -146,3 +146,47 @@ fn pages_that_shift_meanwhile_make_nothing_twice() {
     company.run(&["--full"]).expect(0);
     company.check();
 }
+
+#[test]
+fn files_that_are_published_before_all_sinks_have_the_last_ones_are_taken_as_they_are() {
+    for again in [false, true] {
+        let mut company = Company::unpaced(Shop::of(12, 30));
+        // Persons are done, deals are not.
+        let ran = company.run(&["--set", "sinks.deals.fields.Value.column=payd"]);
+        assert_ne!(ran.code(), 0);
+        let log = company.crm.log();
+        assert_eq!((log.count_of(Kind::Create, Entity::Persons), log.count_of(Kind::Create, Entity::Deals)), (12, 0));
+        if again {
+            company.shop.customers.values_mut().for_each(|(_, email)| email.insert_str(0, "new."));
+        }
+        // Also what is published again as it was is another file.
+        company.publish();
+        company.run(&[]).expect(0);
+        company.check();
+        assert_eq!(log.count_of(Kind::Create, Entity::Persons), 12, "none twice");
+    }
+}
+
+#[test]
+fn a_pipeline_that_says_something_else_is_compared_anew() {
+    let company = Company::unpaced(Shop::of(6, 9));
+    company.run(&[]).expect(0);
+    let log = company.crm.log();
+    let text = std::fs::read_to_string(company.place.path(FILE)).unwrap();
+    let edited = text.replace("Name: name,", "Name: email,");
+    assert_ne!(edited, text, "the fields have changed");
+    company.place.write(FILE, &edited);
+    log.clear();
+    // No file has changed.
+    let ran = company.run(&[]).expect(0);
+    assert_eq!(log.count_of(Kind::Update, Entity::Persons), 6, "{}", ran.err);
+    log.clear();
+    company.run(&[]).expect(0);
+    assert!(log.is_empty());
+
+    // A run that is taken up with other fields gives them to those, too, who had all their rows.
+    company.run(&["--full", "--set", "sinks.deals.fields.Value.column=payd"]);
+    company.place.write(FILE, &text);
+    company.run(&[]).expect(0);
+    company.check();
+}
