@@ -230,7 +230,7 @@ impl<'a> Planner<'a> {
         for (at, Columns { mapped, value, currency }) in columns.iter().enumerate() {
             let text = value.get(row, &mut buffers.0);
             let found = match mapped.link {
-                Some(link) => self.link(link, text).map(|(id, key)| {
+                Some(link) => self.link(link, &mapped.field.name, text).map(|(id, key)| {
                     linked[at] = key;
                     id
                 }),
@@ -250,20 +250,23 @@ impl<'a> Planner<'a> {
     }
 
     /// The id of what a key stands for, and the key as people read it.
-    fn link(&self, link: usize, text: Option<&str>) -> Result<(Value, Option<String>), String> {
+    fn link(&self, link: usize, name: &str, text: Option<&str>) -> Result<(Value, Option<String>), String> {
         let options = &self.shape.links[link];
         let (existing, shape) = &self.linked[link];
         let key = value::from_row(&shape.mapped[shape.key].field.kind, text, None)?;
         let Some(key) = value::key(&key) else { return Ok((Value::Null, None)) };
         let one = options.entity.one();
         let index = existing.listed().ok_or("what is linked has not been listed")?;
-        let id = match pick(index.get(&key), self.options.on_duplicate_match) {
+        let id = match pick(index.get(&key), options.on_duplicate_match) {
             Pick::Missing | Pick::Archived => {
                 return Err(format!("there is no {one} with {} = {key}", options.match_on));
             }
             Pick::Several(ids) => {
                 let ids = ids.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
-                return Err(format!("several {} have {} = {key} (ids {ids})", options.entity, options.match_on));
+                return Err(format!(
+                    "several {} have {} = {key} (ids {ids}); merge them, or set link.{name}.on_duplicate_match to first or newest",
+                    options.entity, options.match_on
+                ));
             }
             // One that is yet to be made, in a plan.
             Pick::One(record, _) if record.id == 0 => Value::from("new"),

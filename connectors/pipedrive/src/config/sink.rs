@@ -134,6 +134,10 @@ pub struct LinkOptions {
     pub match_on: String,
     /// The column with that field's value. A row without one has no link.
     pub from: String,
+    /// Which one is linked where several have that value: the row is refused, or it is the one made first, or the one made last. What
+    /// the sink says of its own records is not said of these. Default: error
+    #[serde(default)]
+    pub on_duplicate_match: OnDuplicate,
 }
 
 /// What becomes of a row whose key several records have.

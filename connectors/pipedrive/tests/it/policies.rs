@@ -30,6 +30,37 @@ async fn duplicates_are_refused_or_one_of_them_is_the_one() {
 }
 
 #[tokio::test]
+async fn which_of_several_is_linked_the_link_says() {
+    for (policy, expected) in [
+        (
+            "error",
+            Err(
+                "person_id: several persons have CustomerID = C1 (ids 1, 2); merge them, or set link.person_id.on_duplicate_match to first or newest",
+            ),
+        ),
+        ("first", Ok(1)),
+        ("newest", Ok(2)),
+    ] {
+        let [company, _] = Company::both().await;
+        let account = company.server.account();
+        for name in ["One", "Two"] {
+            account.add(Entity::Persons, json!({ "name": name, "custom_fields": { "CustomerID": "C1" } }));
+        }
+        let mut link =
+            json!({ "entity": "persons", "match_on": "CustomerID", "from": "customer", "on_duplicate_match": policy });
+        if policy == "error" {
+            // It is what goes without saying, whatever the sink says of its own.
+            link.as_object_mut().unwrap().remove("on_duplicate_match");
+        }
+        let options = company.deals(json!({ "link": { "person_id": link }, "on_duplicate_match": "newest" }));
+        let outcome = company.one(options, orders(&[&["O1", "a", "1", "C1"]])).await;
+        let linked = account.deals().first().and_then(|deal| deal.get("person_id").as_u64());
+        let said = outcome.refused.first().map_or(Ok(linked.unwrap_or_default()), |why| Err(why.as_str()));
+        assert_eq!(said, expected, "{policy}");
+    }
+}
+
+#[tokio::test]
 async fn what_no_row_stands_for_is_kept_closed_or_deleted_within_bounds() {
     let company = async || {
         let [company, _] = Company::both().await;

@@ -197,7 +197,11 @@ async fn run(company: &Company, case: &Case, plan: bool) -> Vec<Outcome> {
         "on_duplicate_match": on_duplicate, "only_empty": only_empty, "create": create, "update": update,
         "on_missing": missing, "max_deletes": "100%",
     }));
-    let deals = company.deals(json!({ "on_duplicate_match": "first" }));
+    let first = "first";
+    let person = json!({
+        "entity": "persons", "match_on": "CustomerID", "from": "customer", "on_duplicate_match": first,
+    });
+    let deals = company.deals(json!({ "on_duplicate_match": first, "link": { "person_id": person } }));
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
     let customer_rows: Vec<[String; 3]> =
         case.customers.iter().map(|(key, name, email)| [text(key), text(name), text(email)]).collect();
