@@ -31,21 +31,21 @@ pub struct Mapped {
 pub struct Desired {
     /// By field, in canonical form.
     pub values: Vec<Value>,
-    /// By field, the keys of what is linked, for people.
-    pub linked: Vec<Option<String>>,
+    /// By field, what is linked, for people.
+    pub linked: Vec<Option<Value>>,
     /// The values as one JSON text.
     pub text: String,
 }
 
 impl Desired {
     /// From its values.
-    pub fn new(values: Vec<Value>, linked: Vec<Option<String>>) -> Self {
+    pub fn new(values: Vec<Value>, linked: Vec<Option<Value>>) -> Self {
         let text = as_text(&values);
         Self { values, linked, text }
     }
     fn shown(&self, at: usize, kind: &Kind) -> Option<Value> {
         match &self.linked[at] {
-            Some(key) => Some(Value::from(key.as_str())),
+            Some(linked) => Some(linked.clone()),
             None => value::shown(kind, &self.values[at]),
         }
     }
@@ -131,11 +131,17 @@ pub fn update_body(
     body
 }
 
-/// The changes as people read them.
-pub fn shown(mapped: &[Mapped], desired: &Desired, changes: &[(usize, Value)]) -> Vec<FieldChange> {
+/// The changes as people read them. `linked`: what is shown of a record that a link has had so far.
+pub fn shown(
+    mapped: &[Mapped],
+    desired: &Desired,
+    changes: &[(usize, Value)],
+    linked: impl Fn(usize, u64) -> Option<Value>,
+) -> Vec<FieldChange> {
     let change = |(at, old): &(usize, Value)| {
-        let Field { name, kind, .. } = &mapped[*at].field;
-        FieldChange { field: name.clone(), old: value::shown(kind, old), new: desired.shown(*at, kind) }
+        let Mapped { field: Field { name, kind, .. }, link, .. } = &mapped[*at];
+        let id = link.and_then(|link| linked(link, old.as_u64()?));
+        FieldChange { field: name.clone(), old: id.or_else(|| value::shown(kind, old)), new: desired.shown(*at, kind) }
     };
     changes.iter().map(change).collect()
 }
@@ -226,8 +232,10 @@ mod tests {
         let sent = Value::Object(update_body(&careful, &desired, &changes, &empty));
         let emails = json!([{ "value": "b@x", "primary": true, "label": "work" }]);
         assert_eq!(sent, json!({ "title": "Other", "value": 11, "emails": emails }));
-        let fields: Vec<_> =
-            shown(&careful, &desired, &changes).into_iter().map(|change| (change.field, change.old)).collect();
+        let fields: Vec<_> = shown(&careful, &desired, &changes, |_, _| None)
+            .into_iter()
+            .map(|change| (change.field, change.old))
+            .collect();
         let expected = [("title".to_owned(), None), ("value".to_owned(), Some(json!(0))), ("emails".to_owned(), None)];
         assert_eq!(fields, expected);
     }

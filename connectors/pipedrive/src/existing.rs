@@ -1,7 +1,11 @@
 //! What an account holds of one kind of records, listed once in a run and shared by all sinks of it that need it.
 
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak},
+};
 
+use serde_json::Value;
 use tokio::sync::OnceCell;
 use towpath_core::{Context, Effect, Result, Run};
 
@@ -27,7 +31,12 @@ pub struct Existing {
     ask: Ask,
     shape: OnceCell<Shape>,
     index: OnceCell<Mutex<Index>>,
+    made: Made,
 }
+
+/// The ids of records that a run has made. A plan knows none of them, so its changes name these records by their keys, and those of the run
+/// that does it have to read the same.
+type Made = Arc<Mutex<HashSet<u64>>>;
 
 /// Whose records, in which run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +55,25 @@ static SHARED: LazyLock<Mutex<Shared>> = LazyLock::new(Mutex::default);
 /// By what they are asked for.
 type Shared = Vec<(Key, Weak<Existing>)>;
 
+/// What the last run of each pipeline has made. It outlives an attempt, because what the next attempt lists was not there when the run was
+/// planned.
+static MADE: LazyLock<Mutex<Vec<(Key, Made)>>> = LazyLock::new(Mutex::default);
+
+/// Of the run in hand; what was made in runs before it is forgotten.
+fn made(key: &Key) -> Made {
+    let mut all = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let others = |known: &Key| (&known.pipeline, &known.account) != (&key.pipeline, &key.account);
+    all.retain(|(known, _)| known.run == key.run || others(known));
+    // By whichever field they are told apart.
+    let same = |known: &Key| Key { match_on: key.match_on.clone(), ..known.clone() } == *key;
+    if let Some((_, made)) = all.iter().find(|(known, _)| same(known)) {
+        return Arc::clone(made);
+    }
+    let made = Made::default();
+    all.push((key.clone(), Arc::clone(&made)));
+    made
+}
+
 impl Key {
     fn new(run: &Run, ctx: &Context, crm: &Crm, ask: &Ask) -> Self {
         Self {
@@ -62,7 +90,7 @@ impl Existing {
     /// The records a sink writes; links of other sinks of the run find it.
     pub fn of_sink(crm: Crm, ask: Ask, run: &Run) -> Arc<Self> {
         let key = Key::new(run, crm.ctx(), &crm, &ask);
-        let new = Self::new(crm, ask);
+        let new = Self::new(crm, ask, made(&key));
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.retain(|(known, existing)| existing.strong_count() > 0 && *known != key);
         shared.push((key, Arc::downgrade(&new)));
@@ -80,13 +108,32 @@ impl Existing {
         {
             return known;
         }
-        let new = Self::new(crm.clone(), ask);
+        let new = Self::new(crm.clone(), ask, made(&key));
         shared.retain(|(_, existing)| existing.strong_count() > 0);
         shared.push((key, Arc::downgrade(&new)));
         new
     }
-    fn new(crm: Crm, ask: Ask) -> Arc<Self> {
-        Arc::new(Self { crm, ask, shape: OnceCell::new(), index: OnceCell::new() })
+    fn new(crm: Crm, ask: Ask, made: Made) -> Arc<Self> {
+        Arc::new(Self { crm, ask, shape: OnceCell::new(), index: OnceCell::new(), made })
+    }
+
+    /// This run has made a record.
+    pub fn has_made(&self, id: u64) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+    /// Whether this run has made a record, or would.
+    pub fn made(&self, id: u64) -> bool {
+        id == 0 || self.made.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+    /// A record of others as a change shows it: its id, with its key behind where that is known; of one that is not there when a run
+    /// is planned, the key alone.
+    pub fn shown(&self, id: u64, key: Option<&str>) -> Option<Value> {
+        if self.made(id) {
+            let listed = self.listed();
+            let of_id = || listed.as_ref()?.key_of(id).map(str::to_owned);
+            return key.map(str::to_owned).or_else(of_id).map(Value::from);
+        }
+        Some(key.map_or_else(|| Value::from(id), |key| Value::from(format!("{id} ({key})"))))
     }
 
     /// What is asked of the records, found in the account.

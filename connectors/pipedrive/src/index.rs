@@ -132,6 +132,10 @@ impl Index {
     pub fn get(&self, key: &str) -> &[Record] {
         self.slots.get(key).map_or(&[], |slot| slot.records.all())
     }
+    /// The key of a record. Looks at all of them.
+    pub fn key_of(&self, id: u64) -> Option<&str> {
+        self.iter().find(|(_, slot)| slot.records.all().iter().any(|record| record.id == id)).map(|(key, _)| key)
+    }
     /// A row has this key.
     pub fn saw(&mut self, key: &str) {
         if let Some(slot) = self.slots.get_mut(key) {
@@ -185,6 +189,7 @@ mod tests {
         let ids = |index: &Index, key| index.get(key).iter().map(|record| record.id).collect::<Vec<_>>();
         assert_eq!((ids(&index, "a"), ids(&index, "b"), ids(&index, "c")), (vec![1, 3], vec![2], vec![]));
         assert_eq!((index.highest, index.keyed(), index.keyless), (9, 3, 1));
+        assert_eq!((index.key_of(2), index.key_of(3), index.key_of(9)), (Some("b"), Some("a"), None));
         index.update("a", 3, "[0]".into(), None);
         assert_eq!(&*index.get("a")[1].values, "[0]");
         index.remove("a", 1);

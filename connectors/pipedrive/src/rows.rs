@@ -230,8 +230,8 @@ impl<'a> Planner<'a> {
         for (at, Columns { mapped, value, currency }) in columns.iter().enumerate() {
             let text = value.get(row, &mut buffers.0);
             let found = match mapped.link {
-                Some(link) => self.link(link, &mapped.field.name, text).map(|(id, key)| {
-                    linked[at] = key;
+                Some(link) => self.link(link, &mapped.field.name, text).map(|(id, shown)| {
+                    linked[at] = shown;
                     id
                 }),
                 None => {
@@ -249,8 +249,8 @@ impl<'a> Planner<'a> {
         Ok(Desired::new(values, linked))
     }
 
-    /// The id of what a key stands for, and the key as people read it.
-    fn link(&self, link: usize, name: &str, text: Option<&str>) -> Result<(Value, Option<String>), String> {
+    /// The id of what a key stands for, and what people read of it.
+    fn link(&self, link: usize, name: &str, text: Option<&str>) -> Result<(Value, Option<Value>), String> {
         let options = &self.shape.links[link];
         let (existing, shape) = &self.linked[link];
         let key = value::from_row(&shape.mapped[shape.key].field.kind, text, None)?;
@@ -268,11 +268,12 @@ impl<'a> Planner<'a> {
                     options.entity, options.match_on
                 ));
             }
-            // One that is yet to be made, in a plan.
-            Pick::One(record, _) if record.id == 0 => Value::from("new"),
-            Pick::One(record, _) => Value::from(record.id),
+            Pick::One(record, _) => record.id,
         };
-        Ok((id, Some(key)))
+        drop(index);
+        let shown = existing.shown(id, Some(&key));
+        // One that is yet to be made, in a plan, is told from others by its key.
+        Ok((if id == 0 { Value::from(key) } else { Value::from(id) }, shown))
     }
 
     fn reject(&self, row: usize, mapped: &Mapped, why: &str) -> Box<Reject> {
@@ -291,6 +292,7 @@ pub fn note(existing: &Existing, key: &str, id: u64, desired: &Desired, more: Mo
         index.update(key, id, desired.text.as_str().into(), more);
     } else {
         let values = desired.text.as_str().into();
+        existing.has_made(id);
         index.insert(Some(key.to_owned()), Record { id, values, more, state: State::Live });
     }
 }

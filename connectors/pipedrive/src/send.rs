@@ -16,7 +16,7 @@ use crate::{
     client::Answer,
     compare::{self, Desired},
     config::SinkOptions,
-    existing::Existing,
+    existing::{Existing, Link},
     index::{Record, State},
     page,
     rows::{self, Job, Work},
@@ -51,6 +51,8 @@ pub struct Sender<'a> {
     pub shape: &'a Shape,
     /// What exists.
     pub existing: &'a Existing,
+    /// What links look up, by link.
+    pub linked: &'a [Link],
     /// Fields of which it was said already that they come back otherwise.
     pub said: &'a Mutex<HashSet<usize>>,
 }
@@ -65,9 +67,10 @@ impl Sender<'_> {
             Work::Create => self.create(job).await,
             Work::Update { id, changes, body } => {
                 let path = format!("{}/{id}", self.options.entity);
+                let linked = |link: usize, id| self.linked.get(link)?.found().shown(id, None);
                 let change = Change {
                     id: Some(id.to_string()),
-                    fields: compare::shown(&self.shape.mapped, &job.desired, changes),
+                    fields: compare::shown(&self.shape.mapped, &job.desired, changes, linked),
                     ..self.change(Action::Update, &job.key, WRITE)
                 };
                 if self.existing.crm.ctx().propose(&change)? == Verdict::Withheld {

@@ -280,7 +280,7 @@ impl Open {
 
     /// Sends writes, several at once. After one that stops the run no further one is sent, but the ends of those under way are heard.
     async fn send(&mut self, shape: &Shape, jobs: Vec<Job>, rows: &RecordBatch, wrote: &mut Wrote) -> Result<()> {
-        let sender = Sender { options: &self.options, shape, existing: &self.existing, said: &self.said };
+        let sender = self.sender(shape);
         let (mut waiting, mut under_way) = (jobs.into_iter(), FuturesUnordered::new());
         let mut stopped = None;
         let mut lost = vec![];
@@ -303,8 +303,14 @@ impl Open {
                 Err(error) => stopped = stopped.or(Some(error)),
             }
         }
+        drop(under_way);
         self.lost.extend(lost);
         stopped.map_or(Ok(()), Err)
+    }
+
+    fn sender<'a>(&'a self, shape: &'a Shape) -> Sender<'a> {
+        let Self { options, existing, linked, said, .. } = self;
+        Sender { options, shape, existing, linked, said }
     }
 
     fn report(&mut self, twins: &[Twin]) -> Result<()> {
@@ -372,7 +378,7 @@ impl Open {
         }
         // In a plan and in a run the same order.
         missing.sort_unstable();
-        let sender = Sender { options: &self.options, shape, existing: &self.existing, said: &self.said };
+        let sender = self.sender(shape);
         let mut refused = vec![];
         for (id, key) in missing {
             match sender.end(&key, id, action).await? {

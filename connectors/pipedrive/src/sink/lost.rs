@@ -16,7 +16,7 @@ use crate::{
     compare,
     index::Record,
     rows::{Job, Work},
-    send::{Came, Sender},
+    send::Came,
 };
 
 /// So often a create is sent again that gets lost each time.
@@ -99,6 +99,7 @@ impl Open {
         let Lost { job, row, .. } = lost;
         if let Some(mut index) = existing.listed() {
             for record in &records {
+                existing.has_made(record.id);
                 index.insert(Some(job.key.clone()), record.clone());
             }
         }
@@ -119,7 +120,7 @@ impl Open {
         }
         let body = compare::update_body(&shape.mapped, &job.desired, &changes, record);
         let job = Job { work: Work::Update { id: record.id, changes, body }, ..job };
-        let sender = Sender { options: &self.options, shape, existing: &self.existing, said: &self.said };
+        let sender = self.sender(shape);
         match sender.send(&job).await? {
             Came::Done => wrote.written += 1,
             Came::Refused(refused) => wrote.rejected.push(late(row, refused.to_string())),
@@ -131,7 +132,7 @@ impl Open {
     async fn send_again(&mut self, lost: Lost, wrote: &mut Wrote) -> Result<()> {
         let existing = Arc::clone(&self.existing);
         let shape = existing.shape().await?;
-        let sender = Sender { options: &self.options, shape, existing: &self.existing, said: &self.said };
+        let sender = self.sender(shape);
         match sender.send(&lost.job).await {
             Ok(Came::Done) => wrote.written += 1,
             Ok(Came::Refused(refused)) => wrote.rejected.push(late(lost.row, refused.to_string())),

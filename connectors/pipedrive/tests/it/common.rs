@@ -159,19 +159,28 @@ impl Company {
         withholds: bool,
         complete: Complete,
     ) -> Vec<Outcome> {
-        let run = run();
+        self.attempt(&run(), sinks, withholds, complete).await
+    }
+    /// An attempt of a run.
+    pub async fn attempt(
+        &self,
+        run: &Run,
+        sinks: Vec<(SinkOptions, Vec<RecordBatch>)>,
+        withholds: bool,
+        complete: Complete,
+    ) -> Vec<Outcome> {
         let mut open = vec![];
         for (at, (options, batches)) in sinks.into_iter().enumerate() {
             let heard = Arc::new(Heard { withholds, ..Heard::default() });
             let ctx = Context::bare(format!("sink{at}")).with_changes(Arc::clone(&heard) as Arc<dyn Changes>);
             let mut sink = PipedriveSink::new(options).unwrap();
-            sink.open(&ctx, &run).await.unwrap();
+            sink.open(&ctx, run).await.unwrap();
             open.push((sink, heard, batches));
         }
         let mut outcomes = vec![];
         for (sink, heard, batches) in &mut open {
             let mut outcome = Outcome::default();
-            outcome.error = drive(sink, batches, complete, withholds, &run, &mut outcome).await.err();
+            outcome.error = drive(sink, batches, complete, withholds, run, &mut outcome).await.err();
             outcome.changes = heard.changes.lock().unwrap().clone();
             outcome.equal = heard.equal.load(Ordering::Relaxed);
             outcomes.push(outcome);

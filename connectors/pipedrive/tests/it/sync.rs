@@ -68,6 +68,63 @@ async fn differences_are_said_and_none_is_sent() {
 }
 
 #[tokio::test]
+async fn links_are_shown_by_id_and_key_in_a_plan_as_in_its_run() {
+    let [company, _] = Company::both().await;
+    let account = company.server.account();
+    let person =
+        |key: &str| account.add(Entity::Persons, json!({ "name": key, "custom_fields": { "CustomerID": key } }));
+    let (ada, bob) = (person("C1"), person("C2"));
+    let deal = |key: &str| {
+        account.add(Entity::Deals, json!({ "title": "T", "person_id": bob, "custom_fields": { "OrderID": key } }))
+    };
+    (deal("O1"), deal("O2"), deal("O3"));
+    let persons = || {
+        let people: [&[&str]; 4] = [&["C1", "C1", "-"], &["C2", "C2", "-"], &["C3", "C3", "-"], &["C4", "C4", "-"]];
+        (company.persons(json!({})), vec![customers(&people)])
+    };
+    // One of them comes twice, linked to what is yet to be made both times.
+    let batches = || {
+        let first = orders(&[&["O1", "T", "-", "C1"], &["O2", "T", "-", "C3"], &["O3", "T", "-", "-"]]);
+        vec![first, orders(&[&["O2", "T", "-", "C4"]])]
+    };
+    let links = |outcome: &crate::common::Outcome| {
+        let fields = outcome.changes.iter().flat_map(|change| &change.fields);
+        fields.map(|field| json!([field.old, field.new])).collect::<Vec<_>>()
+    };
+    let run = async |withholds: bool| {
+        let sinks = vec![persons(), (company.deals(json!({})), batches())];
+        let outcomes = company.run_as(sinks, withholds, towpath_core::Complete { whole: true, refused: 0 }).await;
+        links(&outcomes[1])
+    };
+    let expected = [json!([bob, format!("{ada} (C1)")]), json!([bob, "C3"]), json!([bob, null]), json!(["C3", "C4"])];
+    assert_eq!(run(true).await, expected);
+    // Another one has the key now: it is another change.
+    account.delete(Entity::Persons, ada);
+    let other = person("C1");
+    let changed = run(true).await;
+    assert_eq!((&changed[0], &changed[1..]), (&json!([bob, format!("{other} (C1)")]), &expected[1..]));
+    let done = run(false).await;
+    assert_eq!(done, changed, "the run reads as its plan, though it has made what it links");
+}
+
+#[tokio::test]
+async fn an_attempt_after_the_one_that_made_a_record_shows_it_alike() {
+    let [company, _] = Company::both().await;
+    let run = crate::common::run();
+    let mut shown = vec![];
+    for _ in 0..2 {
+        let persons = (company.persons(json!({})), vec![customers(&[&["C1", "Ada", "-"]])]);
+        let deals = (company.deals(json!({})), vec![orders(&[&["O1", "a", "1", "C1"]])]);
+        let complete = towpath_core::Complete { whole: true, refused: 0 };
+        let outcomes = company.attempt(&run, vec![persons, deals], false, complete).await;
+        shown.push(outcomes[1].changes[0].fields.last().unwrap().clone());
+        let account = company.server.account();
+        account.delete(Entity::Deals, account.deals()[0].id);
+    }
+    assert_eq!((shown[0].new.clone(), &shown[1]), (Some(json!("C1")), &shown[0]));
+}
+
+#[tokio::test]
 async fn ten_thousand_that_are_equal_cost_their_pages_only() {
     let [company, _] = Company::both().await;
     company.server.account().seed_demo(10_000, 10_000);
