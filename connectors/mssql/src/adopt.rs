@@ -28,7 +28,7 @@ use crate::{
 const NUMBER: &str = "towpath_no";
 
 /// Whether a table is to get a hash column, or the rest of its hashes.
-fn is_due(options: &SinkOptions, table: &Table) -> bool {
+pub(crate) fn is_due(options: &SinkOptions, table: &Table) -> bool {
     options.by_hash() && options.add_columns && table.is_table() && !table.is_unique(&options.key_columns())
 }
 
@@ -37,7 +37,8 @@ pub(crate) fn note(options: &SinkOptions, table: &Table) -> Option<String> {
     (is_due(options, table) && table.column(&options.hash_column).is_none()).then(|| {
         format!(
             "adds {} binary(16) to table {}, and hashes the rows that are there over the columns that come, as their values are read back: numbers with all \
-             digits of their scale, times as 2026-01-31T10:00:00.5, no spaces behind text of a fixed length. A row that the source writes in another way comes again",
+             digits of their scale, times as 2026-01-31T10:00:00.5, no spaces behind text of a fixed length. A row that the source writes in another way comes again. \
+             Equal rows are looked for first: if there are any, nothing is added and the run fails",
             options.hash_column, table.name
         )
     })
@@ -51,16 +52,10 @@ pub(crate) async fn adopt(
     table: &Table,
     incoming: &SchemaRef,
 ) -> Result<()> {
-    if !is_due(options, table) {
-        return Ok(());
-    }
     let (target, hash) = (&table.name, options.hash_column.as_str());
+    let there = table.column(hash).is_some();
     let doing = format!("give table {target} the column {hash}");
     let mut session = pool.session().await?;
-    if table.column(hash).is_none() {
-        let column = [(hash.to_owned(), SqlType::Binary(16))];
-        session.batch(&doing, &statements::add_columns(target, &column)).await?;
-    }
     let own = table
         .columns
         .iter()
@@ -87,22 +82,31 @@ pub(crate) async fn adopt(
         format!("{}; {}", statements::drop_table(staging), statements::create_staging(staging, &hashes.columns));
     session.batch(&doing, &create).await?;
     drop(session);
-    let read = Read { target, number: &number, hash, table, incoming };
+    let read = Read { target, number: &number, hash, there, table, incoming };
     send(pool, options.timeout.0, staging, Arc::new(hashes), read).await?;
     let mut session = pool.session().await?;
-    session.execute(&doing, &statements::take_hashes(target, staging, (&number, NUMBER), hash), &[]).await?;
+    let twice = session.batch(&doing, &statements::rows_twice(target, staging, hash, there)).await?;
+    let twice = first_number(&twice).unwrap_or_default();
+    if twice == 0 {
+        if !there {
+            let column = [(hash.to_owned(), SqlType::Binary(16))];
+            session.batch(&doing, &statements::add_columns(target, &column)).await?;
+        }
+        session.execute(&doing, &statements::take_hashes(target, staging, (&number, NUMBER), hash), &[]).await?;
+    }
     session.batch(&doing, &statements::drop_table(staging)).await?;
     if own.is_none() {
         session.batch(&doing, &statements::drop_column(target, NUMBER)).await?;
     }
-    let twice = session.batch(&doing, &statements::rows_twice(target, hash)).await?;
-    match first_number(&twice) {
-        Some(0) | None => Ok(()),
-        Some(twice) => Err(Error::conflict(format!(
-            "{twice} rows of table {target} are equal to others, so their hash cannot be a key"
-        ))
-        .hint(format!("take them out, or load into a new table; they share a value of {hash}"))),
+    if twice == 0 {
+        return Ok(());
     }
+    let names = quoted(incoming.fields().iter().map(|field| field.name().as_str()));
+    Err(Error::conflict(format!("{twice} rows of table {target} are equal to others, so their hash cannot be a key")).hint(
+        format!(
+            "take them out, or load into a new table; to see them: SELECT {names}, COUNT(*) FROM {target} GROUP BY {names} HAVING COUNT(*) > 1"
+        ),
+    ))
 }
 
 /// What is read to be hashed.
@@ -110,12 +114,14 @@ struct Read<'a> {
     target: &'a TableName,
     number: &'a str,
     hash: &'a str,
+    /// Whether that column is there: rows that have their hash are not read.
+    there: bool,
     table: &'a Table,
     incoming: &'a SchemaRef,
 }
 
 async fn send(pool: &Pool, deadline: Duration, staging: &TableName, shape: Arc<Shape>, read: Read<'_>) -> Result<()> {
-    let Read { target, number, hash, table, incoming } = read;
+    let Read { target, number, hash, there, table, incoming } = read;
     let columns = incoming.fields().iter().map(|field| {
         let column = table.column(field.name());
         column.ok_or_else(|| {
@@ -131,10 +137,10 @@ async fn send(pool: &Pool, deadline: Duration, staging: &TableName, shape: Arc<S
     let (schema, hashed) = (Arc::new(Schema::new(fields)), (1..=columns.len()).collect::<Vec<_>>());
     let names = quoted(columns.iter().map(|column| column.name.as_str()));
     let sql = format!(
-        "SELECT CONVERT(bigint, {}) AS {}, {names} FROM {target} WHERE {} IS NULL",
+        "SELECT CONVERT(bigint, {}) AS {}, {names} FROM {target}{}",
         quote(number),
         quote(NUMBER),
-        quote(hash)
+        if there { format!(" WHERE {} IS NULL", quote(hash)) } else { String::new() }
     );
     let doing = format!("read table {target} for its hashes");
     let broke = |error| failed(&doing, error);

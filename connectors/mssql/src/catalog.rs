@@ -94,6 +94,26 @@ impl TableName {
     }
 }
 
+impl TableName {
+    /// The same with its schema: the login's own, if it names none.
+    ///
+    /// # Errors
+    /// `NotFound`: a schema that is not there. Whoever may make tables in it sees it.
+    pub(crate) async fn in_schema(&self, session: &mut Session) -> Result<Self> {
+        let Some(schema) = &self.schema else {
+            let here = session.batch("find the login's schema", HERE).await?;
+            let schema = here.first().and_then(|rows| rows.first()).and_then(|row| text(row, 0));
+            return Ok(Self { schema: Some(schema.unwrap_or_else(|| "dbo".to_owned())), name: self.name.clone() });
+        };
+        let found = session.ask("find the table's schema", SCHEMA, &[schema]).await?;
+        if found.is_empty() {
+            return Err(Error::not_found(format!("there is no schema {}", quote(schema)))
+                .hint(format!("check the name of the table, or make the schema: CREATE SCHEMA {}", quote(schema))));
+        }
+        Ok(self.clone())
+    }
+}
+
 /// A column of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Column {
@@ -162,6 +182,8 @@ pub(crate) struct Table {
 pub(crate) const HERE: &str =
     "SELECT SCHEMA_NAME(), CONVERT(nvarchar(128), DATABASEPROPERTYEX(DB_NAME(), N'Collation'))";
 
+const SCHEMA: &str = "SELECT name FROM sys.schemas WHERE name = @P1";
+
 const OBJECT: &str = "SELECT o.object_id, o.type, s.name, o.name FROM sys.objects o JOIN sys.schemas s ON s.schema_id = o.schema_id \
      WHERE o.object_id = OBJECT_ID(@P1)";
 
@@ -185,6 +207,21 @@ const FOREIGN: &str = "SELECT f.name, s.name, o.name, here.name, there.name FROM
      JOIN sys.columns here ON here.object_id = fc.parent_object_id AND here.column_id = fc.parent_column_id \
      JOIN sys.columns there ON there.object_id = fc.referenced_object_id AND there.column_id = fc.referenced_column_id \
      WHERE f.parent_object_id = @P1 AND f.is_disabled = 0 ORDER BY f.name, fc.constraint_column_id";
+
+/// Rows of which tables point to those of this one, by which keys; of oneself does not count, because they go and come together.
+const POINTING: &str = "SELECT f.name, s.name, o.name FROM sys.foreign_keys f \
+     JOIN sys.objects o ON o.object_id = f.parent_object_id JOIN sys.schemas s ON s.schema_id = o.schema_id \
+     WHERE f.referenced_object_id = OBJECT_ID(@P1) AND f.parent_object_id <> f.referenced_object_id AND f.is_disabled = 0 ORDER BY f.name";
+
+/// Foreign keys of other tables that point to one: their names, and whose they are.
+pub(crate) async fn pointing(session: &mut Session, name: &TableName) -> Result<Vec<(String, TableName)>> {
+    let rows = session.ask(&format!("read what points to {name}"), POINTING, &[&name.to_string()]).await?;
+    let pointing = rows.iter().map(|row| {
+        let of = TableName { schema: text(row, 1), name: text(row, 2).unwrap_or_default() };
+        (text(row, 0).unwrap_or_default(), of)
+    });
+    Ok(pointing.collect())
+}
 
 impl Table {
     /// Looks at a table or view; `None` if there is none of the name, or none that the login may see.

@@ -14,7 +14,7 @@ use towpath_core::{Checkpoint, Context, Error, ErrorKind, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    catalog::{HERE, TableName},
+    catalog::TableName,
     client::{Pool, Session, number, text},
     statements::{self, Stored},
 };
@@ -57,24 +57,15 @@ pub(crate) fn overtaken(target: &TableName) -> Error {
 }
 
 impl Owner {
-    /// Finds the schema of a target that has none, makes the table of checkpoints if it is not there.
+    /// Finds the schema of the target, makes the table of checkpoints if it is not there.
     async fn prepare(session: &mut Session, ctx: &Context, target: &TableName) -> Result<Self> {
-        let schema = match &target.schema {
-            Some(schema) => schema.clone(),
-            None => {
-                let here = session.batch("find the login's schema", HERE).await?;
-                here.first()
-                    .and_then(|rows| rows.first())
-                    .and_then(|row| text(row, 0))
-                    .unwrap_or_else(|| "dbo".to_owned())
-            }
-        };
-        let of = |name: &str| TableName { schema: Some(schema.clone()), name: name.to_owned() };
+        let target = target.in_schema(session).await?;
+        let table = TableName { schema: target.schema.clone(), name: "towpath_checkpoint".to_owned() };
         let (pipeline, sink) = (ctx.pipeline().to_string(), ctx.component().to_string());
         let owner = Self {
             id: format!("{:016x}", xxh3_64(format!("{pipeline}\0{sink}").as_bytes())),
-            table: of("towpath_checkpoint"),
-            target: of(&target.name),
+            table,
+            target,
             pipeline,
             sink,
         };

@@ -86,7 +86,7 @@ pub(crate) fn meaning(code: u32) -> Meaning {
         | 42108
         | 42109 => Meaning::Transient,
         1101 | 1105 | 3257 | 5149 | 9002 | 40544 => Meaning::Full,
-        2601 | 2627 => Meaning::Duplicate,
+        1505 | 2601 | 2627 => Meaning::Duplicate,
         // 50000 and up are raised by triggers and procedures of the table's owner, because of the row.
         220
         | 232
@@ -167,7 +167,10 @@ fn said_by_server(what: &str, token: &TokenError) -> Error {
         Meaning::Throttled => said(ErrorKind::RateLimited).retry(Retry::After(Duration::from_secs(10))),
         Meaning::Full => said(ErrorKind::Unavailable).hint("make room for the database's files or its log"),
         Meaning::Duplicate => said(ErrorKind::Conflict),
-        Meaning::Data => said(ErrorKind::Data),
+        Meaning::Data => match advice(token.code(), token.message()) {
+            Some(advice) => said(ErrorKind::Data).hint(advice),
+            None => said(ErrorKind::Data),
+        },
         Meaning::Ours => said(ErrorKind::Internal),
         // A severity of 17 and up is a matter of the server's resources or health.
         Meaning::Other if token.class() >= 17 => said(ErrorKind::Unavailable),
@@ -181,6 +184,11 @@ fn said_by_server(what: &str, token: &TokenError) -> Error {
 /// What to do about errors that have one remedy.
 fn advice(code: u32, message: &str) -> Option<String> {
     Some(match code {
+        547 if message.contains("REFERENCE constraint") => {
+            let by = message.split_once("table \"").and_then(|(_, rest)| Some(rest.split_once('"')?.0)).unwrap_or("another table");
+            format!("rows of {by} point to rows that would be taken out: write `upsert` instead of `replace`, or take those rows out first")
+        }
+        2760 => "check the schema in the name of the table, or make it: CREATE SCHEMA".to_owned(),
         1033 => "take ORDER BY out of the query: it is read as a derived table, in which the server allows none; `cursor` gives an order".to_owned(),
         3952 => {
             let database = message.split_once("database")?.1.split('\'').nth(1).map_or("CURRENT".to_owned(), crate::catalog::quote);
@@ -265,6 +273,10 @@ mod tests {
         assert!(
             advice(1033, "The ORDER BY clause is invalid in views").is_some_and(|advice| advice.contains("ORDER BY"))
         );
+        let message = "The DELETE statement conflicted with the REFERENCE constraint \"FK\". The conflict occurred in database \"d\", table \"dbo.child\", column 'parent'.";
+        assert!(advice(547, message).is_some_and(|advice| advice.starts_with("rows of dbo.child point to")));
+        let message = "The INSERT statement conflicted with the FOREIGN KEY constraint \"FK\". The conflict occurred in database \"d\", table \"dbo.parent\", column 'id'.";
+        assert_eq!(advice(547, message), None);
         assert_eq!(advice(102, "Incorrect syntax near 'x'."), None);
     }
 

@@ -3,6 +3,7 @@
 mod adopt;
 mod bulk;
 mod catalog;
+mod changes;
 mod checkpoints;
 mod client;
 mod config;

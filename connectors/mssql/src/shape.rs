@@ -12,11 +12,10 @@ use towpath_formats::{
 };
 
 use crate::{
-    catalog::{Table, TableName},
-    client::Session,
+    catalog::Table,
     config::SinkOptions,
     encode::{Cells, cast_type},
-    statements::{self, Loaded},
+    statements::Loaded,
     types::SqlType,
 };
 
@@ -57,32 +56,8 @@ pub(crate) struct Ready {
 }
 
 impl Shape {
-    /// Looks at the table; makes or widens it as the options allow.
-    pub(crate) async fn make(
-        session: &mut Session,
-        options: &SinkOptions,
-        target: &TableName,
-        incoming: &SchemaRef,
-    ) -> Result<(Self, Table)> {
-        distinct(incoming)?;
-        let mut table = open_table(session, options, target, incoming).await?;
-        let missing = missing(options, &table, incoming)?;
-        if !missing.is_empty() {
-            session.batch(&format!("add columns to {target}"), &statements::add_columns(target, &missing)).await?;
-            table = read(session, target).await?;
-        }
-        // Before anything more is made: do they go together at all?
-        Self::of(options, &table, incoming)?;
-        let key = options.key_columns();
-        if !key.is_empty() && !table.is_unique(&key) {
-            make_unique(session, options, target, &key).await?;
-            table = read(session, target).await?;
-        }
-        Self::of(options, &table, incoming).map(|shape| (shape, table))
-    }
-
     /// How rows go into a table as it is.
-    fn of(options: &SinkOptions, table: &Table, incoming: &SchemaRef) -> Result<Self> {
+    pub(crate) fn of(options: &SinkOptions, table: &Table, incoming: &SchemaRef) -> Result<Self> {
         let target = &table.name;
         let hash = options.by_hash().then(|| options.hash_column.clone());
         let (mut columns, mut fields) = (vec![], vec![]);
@@ -134,13 +109,17 @@ impl Shape {
                 return Err(mismatch(format!(
                     "column {} of {target} must not be null, and the rows do not have it",
                     column.name
-                )));
+                ))
+                .hint("give the rows that column before the sink, or the table a default for it"));
             }
         }
         let key_names = options.key_columns();
         let key = key_names.iter().map(|key| {
             let place = columns.iter().position(|loaded| loaded.column.name.to_lowercase() == key.to_lowercase());
-            place.ok_or_else(|| mismatch(format!("key: the rows have no column {key}")))
+            place.ok_or_else(|| {
+                let there = incoming.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+                mismatch(format!("key: the rows have no column {key}")).hint(format!("name one of theirs: {there}"))
+            })
         });
         let key = key.collect::<Result<Vec<_>>>()?;
         let in_key = |name: &str| key_names.iter().any(|key| key.to_lowercase() == name.to_lowercase());
@@ -343,7 +322,7 @@ impl Shape {
     }
 }
 
-fn mismatch(message: String) -> Error {
+pub(crate) fn mismatch(message: String) -> Error {
     Error::config(message)
 }
 
@@ -401,104 +380,4 @@ fn renamed(rows: &RecordBatch, as_in: &SchemaRef) -> Result<RecordBatch> {
         .map(|(have, want)| Arc::new(have.as_ref().clone().with_name(want.name())))
         .collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), rows.columns().to_vec()).map_err(inner)
-}
-
-fn distinct(schema: &Schema) -> Result<()> {
-    for (at, field) in schema.fields().iter().enumerate() {
-        let same = |other: &&Arc<Field>| other.name().to_lowercase() == field.name().to_lowercase();
-        if let Some(other) = schema.fields()[..at].iter().find(same) {
-            return Err(mismatch(format!(
-                "the rows have two columns {} and {}, which are one to SQL Server",
-                other.name(),
-                field.name()
-            ))
-            .hint("rename one before the sink"));
-        }
-        if field.name().is_empty()
-            || field.name().encode_utf16().count() > 128
-            || field.name().chars().any(char::is_control)
-        {
-            return Err(mismatch(format!("'{}' cannot be the name of a column", field.name().escape_debug()))
-                .hint("give it a name of 1 to 128 characters with `rename` before the sink"));
-        }
-        if field.name().to_lowercase() == statements::ROW {
-            return Err(
-                mismatch(format!("a column {} is Towpath's own", field.name())).hint("rename it before the sink")
-            );
-        }
-    }
-    match schema.fields().len() {
-        0 => Err(mismatch("the rows have no columns".to_owned())),
-        // A table has 1,024; one is the hash, one the number of a staged row.
-        count @ 1023.. => {
-            Err(mismatch(format!("the rows have {count} columns, and a table of SQL Server has place for 1,022"))
-                .hint("leave some out with a `select` before the sink"))
-        }
-        _ => Ok(()),
-    }
-}
-
-async fn read(session: &mut Session, target: &TableName) -> Result<Table> {
-    Table::read(session, target)
-        .await?
-        .ok_or_else(|| Error::conflict(format!("table {target} was just there and is gone")))
-}
-
-/// The target; made if it is not there.
-async fn open_table(
-    session: &mut Session,
-    options: &SinkOptions,
-    target: &TableName,
-    incoming: &SchemaRef,
-) -> Result<Table> {
-    if let Some(table) = Table::read(session, target).await? {
-        if table.is_table() {
-            return Ok(table);
-        }
-        return Err(Error::unsupported(format!("{target} is not a table")).hint("load into the table beneath the view"));
-    }
-    let sql = create_sql(options, target, incoming)?;
-    if !options.create {
-        return Err(Error::not_found(format!("there is no table {target}"))
-            .hint(format!("leave out `create: false`, or make it: {sql}")));
-    }
-    session.batch(&format!("make table {target}"), &sql).await?;
-    read(session, target).await
-}
-
-/// The SQL that makes the sink's table.
-pub(crate) fn create_sql(options: &SinkOptions, target: &TableName, incoming: &SchemaRef) -> Result<String> {
-    let key = options.key_columns();
-    let mut columns = vec![];
-    for field in incoming.fields() {
-        let in_key = key.iter().any(|key| key.to_lowercase() == field.name().to_lowercase());
-        columns.push((field.name().clone(), SqlType::declared(field, in_key)?));
-    }
-    if options.by_hash() {
-        columns.push((options.hash_column.clone(), SqlType::Binary(16)));
-    }
-    Ok(statements::create_table(target, &columns, &key, options.by_hash()))
-}
-
-/// Columns of the rows that the table lacks; an error unless they may be added.
-pub(crate) fn missing(options: &SinkOptions, table: &Table, incoming: &Schema) -> Result<Vec<(String, SqlType)>> {
-    let mut missing = vec![];
-    for field in incoming.fields().iter().filter(|field| table.column(field.name()).is_none()) {
-        missing.push((field.name().clone(), SqlType::declared(field, false)?));
-    }
-    if !missing.is_empty() && !options.add_columns {
-        let names = missing.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-        return Err(mismatch(format!("table {} has no column {names}", table.name))
-            .hint("write `add_columns: true` to have it added, or leave it out with a `select` before the sink"));
-    }
-    Ok(missing)
-}
-
-async fn make_unique(session: &mut Session, options: &SinkOptions, target: &TableName, key: &[String]) -> Result<()> {
-    let sql = statements::create_key(target, key);
-    if !options.create {
-        return Err(mismatch(format!("table {target} has no unique index on {}", key.join(", ")))
-            .hint(format!("leave out `create: false`, or make it: {sql}")));
-    }
-    session.batch(&format!("make the unique index of the key of {target}"), &sql).await.map(|_| ())
 }

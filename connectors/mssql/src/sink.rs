@@ -12,12 +12,12 @@ use towpath_core::{
 
 use crate::{
     adopt,
-    catalog::{Table, TableName},
+    catalog::{Table, TableName, pointing},
+    changes::Changes,
     client::{Limits, Pool},
     config::SinkOptions,
     load::Load,
     login::Login,
-    shape::{create_sql, missing},
 };
 
 /// Rows into a table of SQL Server. Exactly once: rows and checkpoint are one transaction of the database.
@@ -63,37 +63,63 @@ impl MssqlSink {
         let limits = Limits { statement: Some(self.login.at.connect_timeout.0), lock: self.options.lock_timeout.0 };
         let pool = Pool::new(self.login.clone(), ctx, 1, limits)?;
         let call = pool.call(format!("look at {}", self.target), Effect::Cheap);
-        let found = ctx.call(&call, || async { Table::read(&mut *pool.session().await?, &self.target).await }).await;
+        let replaces = self.options.write == WriteMode::Replace;
+        let found = ctx.call(&call, || async {
+            let mut session = pool.session().await?;
+            let target = self.target.in_schema(&mut session).await?;
+            let table = Table::read(&mut session, &target).await?;
+            let pointing = if replaces { pointing(&mut session, &target).await? } else { vec![] };
+            Ok((target, table, pointing))
+        });
+        let found = found.await;
         pool.close().await;
-        let (target, options) = (&self.target, &self.options);
-        let found = match found {
+        let (target, found, pointing) = match found {
             Ok(found) => found,
             // A plan is made without the server too.
-            Err(error) => return Ok(vec![format!("the server was not asked: {}", error.at(self.login.place()))]),
+            Err(error) if self.login.has_unset() => return Ok(vec![error.message().to_owned()]),
+            Err(error) if error.can_retry() => {
+                return Ok(vec![format!("the server could not be asked: {}", told(&error.at(self.login.place())))]);
+            }
+            Err(error) => return Ok(vec![format!("the run will fail: {}", told(&error.at(self.login.place())))]),
         };
-        let Some(table) = found else {
-            return Ok(vec![match schema.schema() {
-                Some(schema) => format!("makes table {target}: {}", create_sql(options, target, schema)?),
-                None => format!("makes table {target}"),
-            }]);
+        let options = &*self.options;
+        let changes = match schema.schema() {
+            Some(schema) => Changes::of(options, &target, found.as_ref(), schema),
+            None => Changes::of_any(options, &target, found.as_ref()),
+        };
+        let changes = match changes {
+            Ok(changes) => changes,
+            Err(error) => return Ok(vec![format!("the run will fail: {}", told(&error))]),
         };
         let mut notes = vec![];
-        if let Some(schema) = schema.schema() {
-            match missing(options, &table, schema) {
-                Ok(new) if new.is_empty() => {}
-                Ok(new) => {
-                    let names = new.iter().map(|(name, of)| format!("{name} {of}")).collect::<Vec<_>>().join(", ");
-                    notes.push(format!("adds to table {target}: {names}"));
-                }
-                Err(error) => notes.push(format!("the run will fail: {}", error.message())),
-            }
+        match (&found, &changes.create) {
+            (None, Some(sql)) => notes.push(format!("makes table {target}: {sql}")),
+            (None, None) => notes.push(format!("makes table {target}")),
+            (Some(_), _) => {}
         }
-        notes.extend(adopt::note(options, &table));
-        let key = options.key_columns();
-        if !key.is_empty() && !table.is_unique(&key) && options.create {
-            notes.push(format!("makes a unique index on {}", key.join(", ")));
+        if !changes.add.is_empty() {
+            let names = changes.add.iter().map(|(name, of)| format!("{name} {of}")).collect::<Vec<_>>().join(", ");
+            notes.push(format!("adds to table {target}: {names}"));
+        }
+        notes.extend(found.iter().filter_map(|table| adopt::note(options, table)));
+        if changes.unique.is_some() {
+            notes.push(format!("makes a unique index on {}", options.key_columns().join(", ")));
+        }
+        for (key, of) in pointing {
+            notes.push(format!(
+                "takes out all rows of {target}, to which rows of {of} point (foreign key \"{key}\"): if any do, the run will fail, or take them \
+                 out too where that key says ON DELETE CASCADE"
+            ));
         }
         Ok(notes)
+    }
+}
+
+/// An error with what to do about it.
+fn told(error: &Error) -> String {
+    match error.what_to_do() {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
     }
 }
 

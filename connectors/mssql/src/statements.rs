@@ -265,9 +265,12 @@ pub(crate) fn take_hashes(target: &TableName, staging: &TableName, (there, here)
     )
 }
 
-/// How many rows have the hash of another one.
-pub(crate) fn rows_twice(target: &TableName, hash: &str) -> String {
-    format!("SELECT COUNT_BIG({hash}) - COUNT_BIG(DISTINCT {hash}) FROM {target}", hash = quote(hash))
+/// How many rows have the hash of another one: staged hashes, and those that rows have already where the column is `there`.
+pub(crate) fn rows_twice(target: &TableName, staging: &TableName, hash: &str, there: bool) -> String {
+    let hash = quote(hash);
+    let more =
+        if there { format!(" UNION ALL SELECT {hash} FROM {target} WHERE {hash} IS NOT NULL") } else { String::new() };
+    format!("SELECT COUNT_BIG(*) - COUNT_BIG(DISTINCT a.{hash}) FROM (SELECT {hash} FROM {staging}{more}) AS a")
 }
 
 /// The unique index of the key.
@@ -443,7 +446,8 @@ mod tests {
         show("key", &create_key(&target, &["id".into(), "code".into()]));
         show("number rows", &add_number(&target, "towpath_no"));
         show("take hashes", &take_hashes(&target, &staging, ("no", "towpath_no"), "row_hash"));
-        show("rows twice", &rows_twice(&target, "row_hash"));
+        show("rows twice", &rows_twice(&target, &staging, "row_hash", false));
+        show("rows twice, with those of before", &rows_twice(&target, &staging, "row_hash", true));
         show("drop column", &drop_column(&target, "towpath_no"));
         show("create staging", &create_staging(&staging, &columns));
         show("widen staging", &widen_staging(&staging, &[&columns[1], &columns[2]]));

@@ -297,8 +297,86 @@ async fn adoption(place: &Place) {
     place.ask("CREATE TABLE $.u (no int IDENTITY(1,1), id int NULL); INSERT INTO $.u (id) VALUES (1), (2), (1)").await;
     let options =
         json!({"write": "insert_new", "key": "row_hash", "add_columns": true, "table": format!("{}.u", place.schema)});
-    let refused = place.load(options, &[rows("id:int\n1")]).await.unwrap_err();
+    let refused = place.load(options.clone(), &[rows("id:int\n1")]).await.unwrap_err();
     assert!(refused.to_string().contains("1 rows of table"), "{refused}");
+    // And the table is left as it was.
+    for (table, columns) in [("u", "no id"), ("v", "id name")] {
+        if table == "v" {
+            place.ask("CREATE TABLE $.v (id int NULL, name nvarchar(9) NULL); INSERT INTO $.v VALUES (1, N'a'), (1, N'A'), (1, N'a')").await;
+            let mut options = options.clone();
+            options["table"] = json!(format!("{}.v", place.schema));
+            let refused = place.load(options, &[rows("id:int|name\n1|a")]).await.unwrap_err();
+            assert!(refused.to_string().contains("1 rows of table"), "{refused}");
+        }
+        let sql = format!("SELECT name FROM sys.columns WHERE object_id = OBJECT_ID(N'$.{table}') ORDER BY column_id");
+        assert_eq!(place.ask(&sql).await.join(" "), columns);
+    }
+    assert_eq!(place.staging().await, [""; 0]);
+}
+
+/// What would end a run is told by its plan, in the same words, and nothing is made or altered before it is found out.
+async fn plans(place: &Place) {
+    use std::fmt::Write as _;
+    place
+        .ask(
+            "CREATE TABLE $.plain (id int NOT NULL, name nvarchar(20) NULL); \
+             CREATE TABLE $.hashed (a int NULL, b int NULL, row_hash binary(16) NOT NULL CONSTRAINT hashed_key PRIMARY KEY NONCLUSTERED); \
+             CREATE TABLE $.picky (id int NOT NULL CONSTRAINT picky_key PRIMARY KEY, must int NOT NULL); \
+             CREATE TABLE $.computed (id int NOT NULL, twice AS (id * 2)); \
+             CREATE TABLE $.parent (id int NOT NULL CONSTRAINT parent_key PRIMARY KEY, above int NULL CONSTRAINT above REFERENCES $.parent (id)); \
+             CREATE TABLE $.child (parent int NULL CONSTRAINT child_of REFERENCES $.parent (id)); \
+             INSERT INTO $.plain VALUES (1, N'a'), (1, N'b'); INSERT INTO $.hashed VALUES (1, 2, 0x00112233445566778899AABBCCDDEEFF); \
+             INSERT INTO $.parent VALUES (1, NULL); INSERT INTO $.child VALUES (1)",
+        )
+        .await;
+    place.ask("CREATE VIEW $.seen AS SELECT id FROM $.plain").await;
+    let columns = "SELECT COUNT(*) FROM sys.columns c JOIN sys.objects o ON o.object_id = c.object_id JOIN sys.schemas s ON s.schema_id = o.schema_id \
+                   WHERE s.name = '$' AND o.name NOT LIKE 'towpath%'";
+    let before = place.ask(columns).await;
+    let mut out = String::new();
+    for (table, options, given) in [
+        ("none", json!({"write": "append", "create": false}), "id:int\n1"),
+        ("none", json!({"write": "upsert", "key": ["idd"]}), "id:int|name\n1|a"),
+        ("none", json!({"write": "append"}), "a:int|A:int\n1|1"),
+        ("none", json!({"write": "insert_new", "key": "row_hash", "known_keys_order": "at"}), "id:int\n1"),
+        ("none", json!({"write": "insert_new", "key": "row_hash"}), "id:int|row_hash:int\n1|1"),
+        ("plain", json!({"write": "upsert", "key": ["id"], "create": false}), "id:int|name\n1|a"),
+        ("plain", json!({"write": "upsert", "key": ["idd"]}), "id:int|name\n1|a"),
+        ("plain", json!({"write": "upsert", "key": ["id"]}), "id:int|name\n1|a"),
+        ("plain", json!({"write": "insert_new", "key": "row_hash"}), "id:int|name\n1|a"),
+        ("plain", json!({"write": "insert_new", "key": "row_hash", "add_columns": true}), "id:int|more\n1|a"),
+        ("plain", json!({"write": "append"}), "id:int|more\n1|a"),
+        ("hashed", json!({"write": "insert_new", "key": "row_hash", "add_columns": true}), "a:int|b:int|c:int\n1|2|3"),
+        ("picky", json!({"write": "append"}), "id:int\n1"),
+        ("computed", json!({"write": "append"}), "id:int|twice:int\n1|2"),
+        ("parent", json!({"write": "replace"}), "id:int\n2"),
+        ("seen", json!({"write": "append"}), "id:int\n1"),
+        ("nosch.t", json!({"write": "append"}), "id:int\n1"),
+    ] {
+        let shown = |text: String| text.replace(&place.schema, "schema").replace(&place.url, "URL");
+        let mut full = options.clone();
+        full["table"] = json!(if table.contains('.') { table.to_owned() } else { format!("{}.{table}", place.schema) });
+        let given = rows(given);
+        let notes = place.plan(full.clone(), &given.schema()).await;
+        let error = place.load(full, std::slice::from_ref(&given)).await.unwrap_err();
+        let _ = writeln!(out, "{table} {options}");
+        notes.iter().for_each(|note| {
+            let _ = writeln!(out, "  plan: {}", shown(note.clone()));
+        });
+        let hint = error.what_to_do().unwrap_or("-").to_owned();
+        if notes.iter().any(|note| note.contains("the run will fail:")) {
+            assert!(
+                notes.len() == 1 && notes[0].contains(error.message()) && notes[0].ends_with(&hint),
+                "{table} {options}: {notes:?}, {error}"
+            );
+        } else {
+            // What only its rows can tell.
+            let _ = writeln!(out, "  run: {}", shown(format!("{}; {hint}", error.message())));
+        }
+    }
+    assert_eq!(place.ask(columns).await, before, "nothing was made or altered");
+    let address = place.url.rsplit_once('@').unwrap().1.split('?').next().unwrap();
+    insta::assert_snapshot!("plans", out.replace(address, "SERVER"));
 }
 
 /// Text in a code page: what has no place in it is refused, not replaced by question marks.
@@ -400,7 +478,7 @@ async fn types(place: &Place) {
 type Case = fn(&Place) -> BoxFuture<'_, ()>;
 
 /// All cases, each in a schema of its own.
-const CASES: [(&str, Case); 13] = [
+const CASES: [(&str, Case); 14] = [
     ("modes", |place| Box::pin(modes(place))),
     ("bad_rows", |place| Box::pin(bad_rows(place))),
     ("only_the_server_knows", |place| Box::pin(only_the_server_knows(place))),
@@ -410,6 +488,7 @@ const CASES: [(&str, Case); 13] = [
     ("columns_come_and_go", |place| Box::pin(columns_come_and_go(place))),
     ("odd_tables", |place| Box::pin(odd_tables(place))),
     ("adoption", |place| Box::pin(adoption(place))),
+    ("plans", |place| Box::pin(plans(place))),
     ("code_pages", |place| Box::pin(code_pages(place))),
     ("fences", |place| Box::pin(fences(place))),
     ("fences_of_the_flushed", |place| Box::pin(fences_of_the_flushed(place))),

@@ -10,6 +10,7 @@ use super::{LONG, Load, REMEMBERED, called};
 use crate::{
     adopt::adopt,
     catalog::{Table, TableName},
+    changes::Changes,
     checkpoints::{Found, Owner},
     client::{Limits, Pool, number, text},
     config::SinkOptions,
@@ -157,12 +158,15 @@ impl Load {
         let stage = &self.staging;
         let made = pool.ctx().call(&call, || async {
             let mut session = pool.session().await?;
-            if options.by_hash()
-                && let Some(table) = Table::read(&mut session, target).await?
-            {
+            let found = Table::read(&mut session, target).await?;
+            let changes = Changes::of(options, target, found.as_ref(), schema)?;
+            if let Some(table) = found.filter(|_| changes.adopt) {
                 Box::pin(adopt(pool, options, stage, &table, schema)).await?;
             }
-            Shape::make(&mut session, options, target, schema).await
+            changes.make(&mut session, target, &options.key_columns()).await?;
+            let table = Table::read(&mut session, target).await?;
+            let table = table.ok_or_else(|| Error::conflict(format!("table {target} was just there and is gone")))?;
+            Shape::of(options, &table, schema).map(|shape| (shape, table))
         });
         let (shape, table) = made.await?;
         self.table = Some(table);
@@ -213,11 +217,6 @@ impl Load {
             return Ok(KnownKeys::default());
         }
         let order = self.options.known_keys_order.as_deref();
-        if let (Some(order), Some(table)) = (order, &self.table)
-            && table.column(order).is_none()
-        {
-            return Err(Error::config(format!("known_keys_order: table {} has no column {order}", table.name)));
-        }
         let sql = statements::known_hashes(&self.owner.target, &self.options.hash_column, most, order);
         let doing = "load known keys";
         let (pool, sql, memory, deadline) = (&self.pool, &sql, self.options.known_keys, self.options.timeout.0);
