@@ -183,34 +183,36 @@ impl Transform for Sql {
         let names: Vec<Name> = inputs.iter().map(|(name, _)| name.clone()).collect();
         let statement = query::parse(&self.options.query, Some(&names))?;
         let read = query::read_by(&statement)?;
-        let mut notes = vec![];
+        let mut plan = TransformPlan { schema: Known::No, holds: true, stateful: false, notes: vec![] };
         for name in names.iter().filter(|name| !read.contains(name)) {
-            notes.push(format!("the query does not read {name}, which is fetched for nothing"));
+            plan.notes.push(format!("the query does not read {name}, which is fetched for nothing"));
         }
         let used = || inputs.iter().filter(|(name, _)| read.contains(name));
         let unknown: Vec<&str> =
             used().filter(|(_, known)| known.schema().is_none()).map(|(name, _)| &**name).collect();
-        let mut schema = Known::No;
         if unknown.is_empty() {
             let schemas: Vec<_> =
                 used().filter_map(|(name, known)| Some((name.clone(), Arc::clone(known.schema()?)))).collect();
             let now = used().all(|(_, known)| matches!(known, Known::Now(_)));
             match query::plan(&self.options, &schemas, Arc::default()) {
                 Ok(planned) => {
-                    notes.extend(notes_of(&planned.plan, &self.options));
-                    schema = if now { Known::Now(planned.schema) } else { Known::LastRun(planned.schema) };
+                    plan.notes.extend(notes_of(&planned.plan, &self.options));
+                    plan.schema = if now { Known::Now(planned.schema) } else { Known::LastRun(planned.schema) };
                 }
                 // The source may have changed since; refused here, a query that follows it could never run.
-                Err(error) if !now => notes.push(format!("as of the last run, {error}")),
+                Err(error) if !now => {
+                    let hint = error.what_to_do().map(|hint| format!("; {hint}")).unwrap_or_default();
+                    plan.warn(format!("by the columns of the last run, {error}{hint}"));
+                }
                 Err(error) => return Err(error),
             }
         } else {
-            notes.push(format!(
+            plan.notes.push(format!(
                 "the columns of {} are not known before the first rows: the query is checked then",
                 unknown.join(", ")
             ));
         }
-        Ok(TransformPlan { schema, holds: true, stateful: false, notes })
+        Ok(plan)
     }
 
     async fn apply(&mut self, _: &Context, input: &Name, rows: RecordBatch, _: &mut dyn Output) -> Result<()> {
