@@ -42,7 +42,7 @@ fn a_query_that_is_wrong_is_found_by_validate_and_plan() {
     // Its columns nobody knows who does not look into the files.
     for (query, said) in [
         ("select o.order_id from ordres o", "line 1, column 24: there is no input 'ordres'"),
-        ("select o.order_id from orders o groop by o.order_id", "line 1, column 39: expected: end of statement"),
+        ("select o.order_id from orders o groop by o.order_id", "line 1, column 33: expected: end of statement"),
     ] {
         let query = format!("transforms.orders_paid.query={query}");
         let found = place.towpath(&["validate", "csv_join.yaml", "--set", &query]).expect(2);
