@@ -90,7 +90,8 @@ pub fn find<'a>(definitions: &'a [Definition], entity: Entity, name: &str) -> Re
         [] => {}
         _ => {
             // A standard field and a custom one may share a name, and so may two custom ones; nothing says which is meant.
-            let codes: Vec<_> = named.iter().map(|definition| definition.field_code.as_str()).collect();
+            let code = |one: &&Definition| format!("{} ({})", one.field_code, one.field_type);
+            let codes: Vec<_> = named.iter().map(code).collect();
             let what = format!("{} fields of {entity} are called '{name}': {}", named.len(), codes.join(", "));
             return Err(
                 Error::config(what).hint("rename one of them in Pipedrive, or write the key in place of the name")
@@ -111,6 +112,12 @@ pub fn find<'a>(definitions: &'a [Definition], entity: Entity, name: &str) -> Re
         near => format!("did you mean {}? If it was renamed in Pipedrive, write its new name", near.join(", ")),
     };
     Err(Error::config(what).hint(hint))
+}
+
+/// Whether there is nothing of a name, be it one that is written or not.
+pub fn is_unknown(definitions: &[Definition], entity: Entity, name: &str) -> bool {
+    let named = definitions.iter().any(|definition| definition.field_name == name);
+    !named && find(definitions, entity, name).is_err() && entity.standard(entity.code(name)).is_none()
 }
 
 /// A field of the config with how it is written. Users, pipelines and stages are known by id until their names are looked up.
@@ -216,7 +223,7 @@ mod tests {
             ("currency", Ok("currency")),
             (b.as_str(), Ok(b.as_str())),
             ("ID", Ok(f.as_str())),
-            ("Twin", Err(format!("2 fields of deals are called 'Twin': {b}, {}", "c".repeat(40)))),
+            ("Twin", Err(format!("2 fields of deals are called 'Twin': {b} (varchar), {} (double)", "c".repeat(40)))),
             ("Order ID", Err("there is no field 'Order ID' in deals".to_owned())),
             ("Add time", Err("the field 'Add time' is written by Pipedrive alone".to_owned())),
             ("Creator", Err("the field 'Creator' (creator_user_id) is not one that is written".to_owned())),

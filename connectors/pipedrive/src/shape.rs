@@ -1,7 +1,10 @@
 //! What the config asks of an account, found in it: the fields with their keys and kinds, whom and what names stand for, and how a
 //! listed record becomes one of the index.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -37,6 +40,15 @@ pub struct Ask {
     pub write: Option<Box<SinkOptions>>,
 }
 
+/// What the names of configs stood for when this process last found them: account, kind of records, name and key. A field that people
+/// rename keeps its key.
+type Found = BTreeMap<(String, Entity, String), String>;
+
+static FOUND: LazyLock<Mutex<Found>> = LazyLock::new(Mutex::default);
+
+/// So many fields are named that an unknown one may be.
+const SUGGESTED: usize = 5;
+
 impl Ask {
     /// What a sink asks.
     pub fn of_sink(options: &SinkOptions) -> Self {
@@ -47,6 +59,48 @@ impl Ask {
     pub fn of_link(name: &str, link: &LinkOptions) -> Self {
         let place = format!("link.{name}.match_on");
         Self { entity: link.entity, match_on: link.match_on.clone(), place, write: None }
+    }
+
+    /// A field by the name of the config. Where there is none, one that may have been renamed is looked for.
+    fn field(&self, account: &str, definitions: &[Definition], name: &str) -> Result<Field> {
+        let place = (account.to_owned(), self.entity, name.to_owned());
+        let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = match fields::resolve(definitions, self.entity, name) {
+            Ok(field) => {
+                if field.custom && field.code != name {
+                    found.insert(place, field.code.clone());
+                }
+                return Ok(field);
+            }
+            Err(error) if fields::is_unknown(definitions, self.entity, name) => error,
+            Err(error) => return Err(error),
+        };
+        let kept = found.get(&place);
+        if let Some(renamed) = definitions.iter().find(|one| Some(&one.field_code) == kept) {
+            let now = &renamed.field_name;
+            let what = format!("there is no field '{name}' in {} any more: it is called '{now}' now", self.entity);
+            return Err(
+                Error::config(what).hint(format!("write '{now}' in its place, or the key {}", renamed.field_code))
+            );
+        }
+        if !fields::nearest(name, definitions.iter().map(|one| one.field_name.as_str())).is_empty() {
+            return Err(error);
+        }
+        // Nobody else remembers which one it was; one that is mapped already it is not.
+        let mapped = |one: &Definition| {
+            let named = |name: &String| *name == one.field_name || *name == one.field_code;
+            self.write.as_ref().is_some_and(|options| options.fields.keys().chain(options.link.keys()).any(named))
+        };
+        let left = definitions.iter().filter(|one| one.is_custom_field && !mapped(one));
+        let left: Vec<_> = left.map(|one| format!("'{}'", one.field_name)).take(SUGGESTED + 1).collect();
+        if left.is_empty() {
+            return Err(error);
+        }
+        let more = if left.len() > SUGGESTED { ", …" } else { "" };
+        let left = left[..left.len().min(SUGGESTED)].join(", ");
+        Err(error.hint(format!(
+            "if it was renamed in Pipedrive, write its new name (not mapped so far: {left}{more}); else add it there (Settings, Data fields)"
+        )))
     }
 }
 
@@ -109,18 +163,20 @@ impl Shape {
         let (mut mapped, mut links) = (vec![], vec![]);
         match &ask.write {
             None => {
-                let field = fields::resolve(definitions, entity, &ask.match_on)
-                    .map_err(|error| error.at(ask.place.as_str()))?;
+                let field =
+                    ask.field(account, definitions, &ask.match_on).map_err(|error| error.at(ask.place.as_str()))?;
                 let from = Source::Column(String::new());
                 mapped.push(Mapped { field, from, currency: None, link: None, only_empty: false });
             }
             Some(options) => {
                 for (name, from) in &options.fields {
-                    map(definitions, options, name, from, &mut mapped)
+                    let field = ask.field(account, definitions, name);
+                    field
+                        .and_then(|field| map(field, options, name, from, &mut mapped))
                         .map_err(|error| error.at(format!("fields.{name}")))?;
                 }
                 for (name, link) in &options.link {
-                    let field = fields::resolve(definitions, entity, name).map_err(|error| error.at("link"))?;
+                    let field = ask.field(account, definitions, name).map_err(|error| error.at("link"))?;
                     if field.kind != Kind::Standard(Standard::Id(link.entity)) {
                         let what = format!("link.{name}: the field does not link {}", link.entity);
                         return Err(
@@ -279,14 +335,7 @@ impl Shape {
     }
 }
 
-fn map(
-    definitions: &[Definition],
-    options: &SinkOptions,
-    name: &str,
-    from: &FieldFrom,
-    mapped: &mut Vec<Mapped>,
-) -> Result<()> {
-    let field = fields::resolve(definitions, options.entity, name)?;
+fn map(field: Field, options: &SinkOptions, name: &str, from: &FieldFrom, mapped: &mut Vec<Mapped>) -> Result<()> {
     let (source, currency) = from.parts().map_err(Error::config)?;
     let only_empty = options.is_only_empty(name);
     let add = |mapped: &mut Vec<Mapped>, field, from, currency| {

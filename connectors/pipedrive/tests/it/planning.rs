@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 use towpath_connector_pipedrive::{PipedriveSink, PipedriveSource, SinkOptions};
 use towpath_core::{Context, Error, ErrorKind, Known, Result, Resume, Sink as _, Source as _};
 
+use towpath_testkit::pipedrive::Entity;
+
 use crate::common::{Company, run};
 
 /// An error as people read it.
@@ -59,6 +61,31 @@ async fn what_links_and_constants_name_is_looked_for() {
         assert_eq!(plan(company.deals(more.clone())).await, expected, "{more}");
     }
     assert_eq!(company.server.log().writes(), 0);
+}
+
+#[tokio::test]
+async fn a_field_that_was_renamed_is_said_by_its_new_name() {
+    let [company, _] = Company::both().await;
+    let fields = company.server.account().fields(Entity::Deals);
+    let options = |name: &str| {
+        let map = json!({ "OrderID": "id", "Title": "title", name: "ordered" });
+        company.deals(json!({ "fields": map, "link": {} }))
+    };
+    assert_eq!(plan(options("Order date")).await, "fine");
+    let key = fields.key("Order date").unwrap();
+    fields.rename(&key, "Shipped");
+    assert_eq!(
+        plan(options("Order date")).await,
+        format!(
+            "fields.Order date: there is no field 'Order date' in deals any more: it is called 'Shipped' now\n  write 'Shipped' in its place, or the key {key}"
+        )
+    );
+    assert_eq!(plan(options("Shipped")).await, "fine");
+    // A process that has never found it names what it may be.
+    assert_eq!(
+        plan(options("Town")).await,
+        "fields.Town: there is no field 'Town' in deals\n  if it was renamed in Pipedrive, write its new name (not mapped so far: 'Shipped', 'Fee'); else add it there (Settings, Data fields)"
+    );
 }
 
 #[tokio::test]
