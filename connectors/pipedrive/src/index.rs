@@ -40,8 +40,20 @@ pub enum State {
 pub struct Slot {
     /// By id, the oldest first.
     pub records: Records,
-    /// Whether a row had this key.
-    pub seen: bool,
+    /// Whether rows had this key.
+    pub seen: Seen,
+}
+
+/// Whether rows had a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seen {
+    /// None so far.
+    #[default]
+    Never,
+    /// One, in the batch of this number.
+    Once(u32),
+    /// Several.
+    Often,
 }
 
 /// Nearly always one.
@@ -111,6 +123,8 @@ pub struct Index {
     pub keyless: u64,
     /// Ids between which two pages met, with others in between: one of those may have been shifted out of sight.
     pub gaps: Vec<(u64, u64)>,
+    /// How many keys several rows had, and the first of them.
+    pub repeated: Option<(u64, Box<str>)>,
 }
 
 impl Index {
@@ -136,12 +150,21 @@ impl Index {
     pub fn key_of(&self, id: u64) -> Option<&str> {
         self.iter().find(|(_, slot)| slot.records.all().iter().any(|record| record.id == id)).map(|(key, _)| key)
     }
-    /// A row has this key.
-    pub fn saw(&mut self, key: &str) {
-        if let Some(slot) = self.slots.get_mut(key) {
-            slot.seen = true;
-        } else {
-            self.slots.insert(key.into(), Slot { records: Records::None, seen: true });
+    /// A row of the batch of this number has this key; `again`: another one of the batch has it as well. The same batch may be gone
+    /// through twice.
+    pub fn saw(&mut self, key: &str, batch: u32, again: bool) {
+        let slot = match self.slots.get_mut(key) {
+            Some(slot) => slot,
+            None => self.slots.entry(key.into()).or_default(),
+        };
+        slot.seen = match slot.seen {
+            Seen::Often => return,
+            Seen::Never if !again => Seen::Once(batch),
+            Seen::Once(before) if before == batch && !again => return,
+            Seen::Never | Seen::Once(_) => Seen::Often,
+        };
+        if slot.seen == Seen::Often {
+            self.repeated.get_or_insert_with(|| (0, key.into())).0 += 1;
         }
     }
     /// A record's values are these now.
@@ -195,9 +218,20 @@ mod tests {
         index.remove("a", 1);
         index.remove("b", 2);
         assert_eq!((ids(&index, "a"), ids(&index, "b")), (vec![3], vec![]));
-        index.saw("a");
-        index.saw("c");
+        index.saw("a", 0, false);
+        index.saw("c", 0, false);
         let seen: Vec<_> = index.iter().map(|(key, slot)| (key, slot.seen)).collect();
-        assert_eq!(seen, [("a", true)], "a key without records is none");
+        assert_eq!(seen, [("a", Seen::Once(0))], "a key without records is none");
+        for (key, batch, again, expected) in [
+            ("a", 0, false, None),
+            ("a", 1, false, Some((1, "a"))),
+            ("d", 1, true, Some((2, "a"))),
+            ("d", 1, false, Some((2, "a"))),
+            ("d", 2, false, Some((2, "a"))),
+        ] {
+            index.saw(key, batch, again);
+            let found = index.repeated.as_ref().map(|(count, first)| (*count, &**first));
+            assert_eq!(found, expected, "{key} {batch} {again}");
+        }
     }
 }

@@ -111,6 +111,8 @@ pub struct Planner<'a> {
     pub index: &'a Mutex<Index>,
     /// What links look up, listed already; by [`Mapped::link`].
     pub linked: &'a [(Arc<Existing>, &'a Shape)],
+    /// The number of the batch.
+    pub batch: u32,
 }
 
 /// The columns that a field is made of.
@@ -150,6 +152,7 @@ impl<'a> Planner<'a> {
         for (row, key) in keys.into_iter().enumerate() {
             let key = match key {
                 Ok(key) if last.get(&key) != Some(&row) => {
+                    lock(index).saw(&key, self.batch, true);
                     planned.left_out += 1;
                     continue;
                 }
@@ -164,7 +167,7 @@ impl<'a> Planner<'a> {
             let desired = self.desired(&columns, row, &mut buffers);
             let mut index = lock(index);
             // A row that is refused has been given all the same: its record is not one that the input no longer has.
-            index.saw(&key);
+            index.saw(&key, self.batch, false);
             match desired {
                 Err(reject) => planned.rejected.push(*reject),
                 Ok(desired) => self.row(&index, row, key, desired, &mut planned),

@@ -23,7 +23,7 @@ use crate::{
     client::Crm,
     config::{OnMissing, SinkOptions, Source},
     existing::{Existing, Link},
-    index::{Slot, State},
+    index::{Seen, Slot, State},
     rows::{Job, Planner, Twin, Work},
     send::{Came, Sender},
     shape::{Ask, Shape},
@@ -193,11 +193,11 @@ impl Sink for PipedriveSink {
         Ok(Some(open.existing.shape().await?.keyed_by.clone()))
     }
 
-    async fn write(&mut self, _: u64, rows: RecordBatch) -> Result<Wrote> {
+    async fn write(&mut self, seq: u64, rows: RecordBatch) -> Result<Wrote> {
         let open = self.opened()?;
         open.go_on()?;
         let mut wrote = Wrote::default();
-        let came = open.write(&rows, &mut wrote).await;
+        let came = open.write(seq, &rows, &mut wrote).await;
         open.came(came, wrote)
     }
 
@@ -246,7 +246,7 @@ impl Open {
         Ok(wrote)
     }
 
-    async fn write(&mut self, rows: &RecordBatch, wrote: &mut Wrote) -> Result<()> {
+    async fn write(&mut self, seq: u64, rows: &RecordBatch, wrote: &mut Wrote) -> Result<()> {
         if !self.lost.is_empty() {
             // A row of this batch may have the key of one that is looked for; and nothing is compared with what is not known.
             self.find_lost(wrote).await?;
@@ -260,7 +260,8 @@ impl Open {
             lookups.push((Arc::clone(linked), linked.shape().await?));
         }
         let options = Arc::clone(&self.options);
-        let planner = Planner { options: &options, shape, index, linked: &lookups };
+        let batch = u32::try_from(seq).unwrap_or(u32::MAX);
+        let planner = Planner { options: &options, shape, index, linked: &lookups, batch };
         let plain = cells::plain(rows)?;
         let mut planned = planner.plan(&plain)?;
         let creates = planned.jobs.iter().any(|job| matches!(job.work, Work::Create));
@@ -268,7 +269,7 @@ impl Open {
             planned = planner.plan(&plain)?;
         }
         self.report(&planned.twins)?;
-        self.crm.ctx().equal(planned.equal);
+        self.crm.ctx().equal(planned.equal + planned.left_out);
         wrote.known += planned.equal + planned.left_out;
         wrote.rejected.extend(planned.rejected);
         self.send(shape, planned.jobs, rows, wrote).await?;
@@ -339,6 +340,12 @@ impl Open {
     async fn complete(&mut self, input: Complete, wrote: &mut Wrote) -> Result<()> {
         // Sooner than the flush has to, which cannot put its error off.
         self.find_lost(wrote).await?;
+        if let Some((keys, first)) = self.existing.listed().and_then(|index| index.repeated.clone()) {
+            let SinkOptions { entity, match_on, .. } = &*self.options;
+            tracing::info!(
+                "{entity}: several rows had the same {match_on}, for {keys} of them, such as {first}: the last row counts; make it one in the query"
+            );
+        }
         let action = match self.options.on_missing {
             OnMissing::Keep => return Ok(()),
             OnMissing::Close => Action::Close,
@@ -360,7 +367,7 @@ impl Open {
             let index = crate::existing::lock(existing.index().await?);
             let unseen = |(key, slot): (&str, &Slot)| -> Vec<(u64, String)> {
                 let ends = |state: State| state == State::Live || action == Action::Delete && state == State::Closed;
-                let records = slot.records.all().iter().filter(|record| !slot.seen && ends(record.state));
+                let records = slot.records.all().iter().filter(|record| slot.seen == Seen::Never && ends(record.state));
                 records.map(|record| (record.id, key.to_owned())).collect()
             };
             (index.iter().flat_map(unseen).collect::<Vec<_>>(), index.keyed())

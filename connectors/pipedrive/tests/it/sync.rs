@@ -237,6 +237,35 @@ async fn every_type_of_field_is_written_and_comes_back_equal() {
 }
 
 #[tokio::test]
+async fn rows_of_one_key_are_counted_and_said_once() {
+    let [company, _] = Company::both().await;
+    let batches = || {
+        let first: [&[&str]; 5] =
+            [&["C1", "a", "-"], &["C2", "a", "-"], &["C1", "b", "-"], &["C3", "-", "-"], &["C1", "c", "-"]];
+        vec![customers(&first), customers(&[&["C2", "a", "-"], &["C4", "a", "-"]])]
+    };
+    for withholds in [true, false] {
+        crate::common::Lines::listen();
+        let complete = towpath_core::Complete { whole: true, refused: 0 };
+        let sinks = vec![(company.persons(json!({})), batches())];
+        let outcome = company.run_as(sinks, withholds, complete).await.remove(0);
+        let counts = (outcome.written, outcome.known, outcome.equal, outcome.refused.len(), outcome.changes.len());
+        assert_eq!(counts, (3, 3, 3, 1, 3), "seven rows: {outcome:?}");
+        let said = crate::common::Lines::said();
+        let about: Vec<_> = said.iter().filter(|line| line.contains("several rows")).collect();
+        assert_eq!(
+            about,
+            [
+                "persons: several rows had the same CustomerID, for 2 of them, such as C1: the last row counts; make it one in the query"
+            ]
+        );
+    }
+    let mut people = company.people();
+    people.sort();
+    assert_eq!(people, ["C1 c -", "C2 a -", "C4 a -"]);
+}
+
+#[tokio::test]
 async fn an_amount_without_a_currency_is_in_the_companys() {
     for company in Company::both().await {
         let part = |column: &str| json!({ "column": column, "currency": "code" });
