@@ -33,6 +33,8 @@ mod lost;
 
 /// So many creates of unknown outcome are looked for at once, before more are sent.
 const LOST_AT_MOST: usize = 256;
+/// So many records are named that are too many to be closed or deleted.
+const MISSING_NAMED: usize = 10;
 /// So many duplicates are named; the rest are counted.
 const TWINS_NAMED: u64 = 1000;
 
@@ -373,18 +375,21 @@ impl Open {
             (index.iter().flat_map(unseen).collect::<Vec<_>>(), index.keyed())
         };
         let most = (total as f64 * self.options.max_deletes.0).floor() as usize;
+        // In a plan and in a run the same order.
+        missing.sort_unstable();
         if missing.len() > most {
+            let named = missing.iter().take(MISSING_NAMED).map(|(id, key)| format!("{key} (id {id})"));
+            let named = named.collect::<Vec<_>>().join(", ");
+            let more = if missing.len() > MISSING_NAMED { ", …" } else { "" };
             let entity = self.options.entity;
             let what = format!(
-                "no row stands for {} of {total} {entity}, and max_deletes ({}) lets {most} be closed or deleted",
+                "no row stands for {} of {total} {entity}, and max_deletes ({}) lets {most} be closed or deleted: {named}{more}",
                 missing.len(),
                 self.options.max_deletes
             );
             return Err(Error::conflict(what)
-                .hint("look whether the input is complete; if it is, raise max_deletes for one run. None was closed or deleted"));
+                .hint("look whether the input is complete; if it is, raise max_deletes for one run, of which `plan --diff` then lists all. None was closed or deleted"));
         }
-        // In a plan and in a run the same order.
-        missing.sort_unstable();
         let sender = self.sender(shape);
         let mut refused = vec![];
         for (id, key) in missing {
