@@ -133,6 +133,9 @@ fn seconds(headers: &HeaderMap, name: &str) -> Option<Duration> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
+/// What it says where an address leads to nothing. It leaves the method's name out.
+const UNKNOWN: &str = "Unknown method .";
+
 /// The vendor's words, with what it says of single fields.
 fn words(body: &Body) -> String {
     let mut parts: Vec<String> = vec![];
@@ -143,7 +146,8 @@ fn words(body: &Body) -> String {
             }
         };
         for value in [&body.error, &body.code] {
-            add(value.as_ref().map(plain).unwrap_or_default());
+            let text = value.as_ref().map(plain).unwrap_or_default();
+            add(if text == UNKNOWN { "there is nothing at this address".to_owned() } else { text });
         }
         for text in [&body.message, &body.error_info] {
             let text = text.clone().unwrap_or_default();
@@ -169,8 +173,40 @@ fn plain(value: &serde_json::Value) -> String {
 }
 
 fn excerpt(text: &str) -> String {
+    let start = text.trim_start();
+    if start.starts_with('<') {
+        return page(start);
+    }
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
     text.trim().to_owned()
+}
+
+/// What a page in HTML is about: its title, or else how its text begins.
+fn page(html: &str) -> String {
+    /// Enough to know it by.
+    const SHOWN: usize = 100;
+    /// No page has come to its text later.
+    const READ: usize = 50_000;
+    let html = html.char_indices().nth(READ).map_or(html, |(end, _)| &html[..end]);
+    // Of one byte for one, so that places in one are places in the other.
+    let lower = html.to_ascii_lowercase();
+    let inside = |name: &str| {
+        let begin = lower.find(&format!("<{name}"))?;
+        let begin = begin + lower[begin..].find('>')? + 1;
+        Some(&html[begin..begin + lower[begin..].find(&format!("</{name}"))?])
+    };
+    let text = |html: &str| {
+        let pieces = html.split('<').enumerate().map(|(at, piece)| match at {
+            0 => piece,
+            _ => piece.split_once('>').map_or("", |(_, text)| text),
+        });
+        let text = pieces.collect::<Vec<_>>().join(" ");
+        let words: Vec<_> = text.split_whitespace().collect();
+        words.join(" ").chars().filter(|c| !c.is_control()).take(SHOWN).collect::<String>()
+    };
+    let title = inside("title").map(&text).filter(|title| !title.is_empty());
+    let said = title.unwrap_or_else(|| text(inside("body").unwrap_or(html)));
+    if said.is_empty() { "a page without text".to_owned() } else { format!("a page, '{said}'") }
 }
 
 #[cfg(test)]
@@ -195,6 +231,25 @@ mod tests {
             (400, vec![], json, "refused: Bad title; ERR_SCHEMA_VALIDATION_FAILED"),
             (404, vec![], "", "refused: "),
             (404, vec![], "{}", "refused: it gave no reason"),
+            (
+                404,
+                vec![],
+                "<!DOCTYPE html><html><head><style>p{}</style><TITLE>Not\nfound</TITLE></head><body><p>Nothing</p>",
+                "refused: a page, 'Not found'",
+            ),
+            (
+                404,
+                vec![],
+                " <html><head><style>p{}</style></head><body><h1>Sorry</h1>gone</body>",
+                "refused: a page, 'Sorry gone'",
+            ),
+            (
+                404,
+                vec![],
+                r#"{"success":false,"error":"Unknown method ."}"#,
+                "refused: there is nothing at this address",
+            ),
+            (404, vec![], "<p", "refused: a page without text"),
             (402, vec![], "{}", "auth, never"),
             (403, vec![], r#"{"success":false,"error":"Forbidden"}"#, "refused: Forbidden"),
             (403, vec![], r#"{"success":false,"code":"feature_capping_deals_limit"}"#, "conflict, never"),

@@ -164,7 +164,7 @@ impl Crm {
     }
 
     async fn read(&self, asked: Asked<'_>) -> Result<Bytes> {
-        let what = asked.what.clone();
+        let (what, address) = (asked.what.clone(), &self.inner.base);
         match self.ask(asked).await? {
             Answer::Done(body) => Ok(body),
             Answer::Refused(refused) => {
@@ -173,7 +173,13 @@ impl Crm {
                     404 | 410 => ErrorKind::NotFound,
                     _ => ErrorKind::Data,
                 };
-                Err(Error::new(kind, format!("{what}: {refused}")))
+                let error = Error::new(kind, format!("{what}: {refused}"));
+                let elsewhere = kind == ErrorKind::NotFound;
+                Err(if elsewhere {
+                    error.hint(format!("look whether {address} is the account's address"))
+                } else {
+                    error
+                })
             }
         }
     }

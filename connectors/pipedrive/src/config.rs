@@ -21,8 +21,7 @@ pub use source::SourceOptions;
 pub struct AccountOptions {
     /// The account's address: `https://acme.pipedrive.com`. Either this or `company`.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
-    pub url: Option<Url>,
+    pub url: Option<String>,
     /// The company's name in the address: `acme` for `https://acme.pipedrive.com`.
     #[serde(default)]
     pub company: Option<String>,
@@ -108,7 +107,7 @@ impl AccountOptions {
     /// Config.
     pub fn base(&self) -> Result<Url> {
         let url = match (&self.url, &self.company) {
-            (Some(url), None) => url.clone(),
+            (Some(url), None) => Url::parse(url).map_err(|_| not_an_address(url))?,
             (None, Some(company)) => {
                 let right = !company.is_empty() && company.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
                 let url = format!("https://{company}.pipedrive.com");
@@ -127,7 +126,7 @@ impl AccountOptions {
             }
         };
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return Err(Error::config("url: not an http or https address").hint("write https://acme.pipedrive.com"));
+            return Err(not_an_address(self.url.as_deref().unwrap_or_default()));
         }
         let mut url = url;
         // Whoever pastes the address of the API means the account.
@@ -189,6 +188,17 @@ impl AccountOptions {
         };
         Ok(HttpOptions { auth, ..http.clone() })
     }
+}
+
+fn not_an_address(url: &str) -> Error {
+    let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    let host = match url.trim() {
+        "" => "acme.pipedrive.com".to_owned(),
+        name if name.contains('.') && name.chars().all(right) => name.to_owned(),
+        name if name.chars().all(right) => format!("{name}.pipedrive.com"),
+        _ => "acme.pipedrive.com".to_owned(),
+    };
+    Error::config(format!("url: '{url}' is not an http or https address")).hint(format!("write https://{host}"))
 }
 
 fn an_hour() -> Period {

@@ -163,7 +163,10 @@ impl Sink for PipedriveSink {
             match self.notes(&crm).await {
                 Ok(notes) => notes,
                 Err(error) if error.kind() == towpath_core::ErrorKind::Config => return Err(error),
-                Err(error) => vec![format!("what the account holds is not known: {error}")],
+                Err(error) => {
+                    let hint = error.what_to_do().map(|hint| format!("; {hint}")).unwrap_or_default();
+                    vec![format!("what the account holds is not known: {error}{hint}")]
+                }
             }
         };
         let mode = if options.update { WriteMode::Upsert } else { WriteMode::InsertNew };

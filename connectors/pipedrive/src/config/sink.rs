@@ -8,7 +8,7 @@ use towpath_core::{Error, Period, Result, Share};
 use towpath_http::HttpOptions;
 
 use super::AccountOptions;
-use crate::entity::Entity;
+use crate::{entity::Entity, fields::nearest};
 
 /// Options of the `pipedrive` sink.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -243,7 +243,12 @@ impl SinkOptions {
             && let Some(unknown) =
                 fields.iter().find(|field| !self.fields.contains_key(*field) && !self.link.contains_key(*field))
         {
-            return Err(Error::config(format!("only_empty: {unknown} is not among the fields")));
+            let all = self.fields.keys().chain(self.link.keys()).map(String::as_str);
+            let hint = match nearest(unknown, all.clone()).as_slice() {
+                [] => format!("there are {}", all.collect::<Vec<_>>().join(", ")),
+                near => format!("did you mean {}?", near.join(", ")),
+            };
+            return Err(Error::config(format!("only_empty: {unknown} is not among the fields")).hint(hint));
         }
         Ok(())
     }

@@ -53,6 +53,36 @@ fn what_does_not_go_together_is_said() {
 }
 
 #[test]
+fn what_is_no_address_is_said_with_one() {
+    for (url, said, hint) in [
+        ("acme", "url: 'acme' is not an http or https address", "write https://acme.pipedrive.com"),
+        ("my-shop", "url: 'my-shop' is not an http or https address", "write https://my-shop.pipedrive.com"),
+        (
+            "shop.pipedrive.com",
+            "url: 'shop.pipedrive.com' is not an http or https address",
+            "write https://shop.pipedrive.com",
+        ),
+        ("", "url: '' is not an http or https address", "write https://acme.pipedrive.com"),
+        ("ftp://acme", "url: 'ftp://acme' is not an http or https address", "write https://acme.pipedrive.com"),
+    ] {
+        let account: AccountOptions = serde_json::from_value(json!({ "url": url })).unwrap();
+        let error = account.base().unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.what_to_do()), (said, Some(hint)));
+    }
+}
+
+#[test]
+fn a_field_that_is_not_mapped_is_said_with_the_nearest() {
+    let options = json!({
+        "company": "acme", "api_token": "t", "entity": "persons", "match_on": "CustomerID",
+        "fields": { "CustomerID": "id", "Name": "name", "Email": "email" }, "only_empty": ["Emial"],
+    });
+    let error = serde_json::from_value::<SinkOptions>(options).unwrap().check().unwrap_err();
+    assert_eq!(error.to_string(), "only_empty: Emial is not among the fields");
+    assert_eq!(error.what_to_do(), Some("did you mean 'Email'?"));
+}
+
+#[test]
 fn an_account_has_one_address() {
     for (options, expected) in [
         (json!({ "company": "acme" }), "https://acme.pipedrive.com/"),

@@ -64,6 +64,20 @@ async fn what_links_and_constants_name_is_looked_for() {
 }
 
 #[tokio::test]
+async fn an_address_that_leads_nowhere_is_said() {
+    let [company, _] = Company::both().await;
+    let mut options = company.persons(json!({}));
+    options.account.url = Some(format!("{}/elsewhere", company.server.url()));
+    let mut sink = PipedriveSink::new(options).unwrap();
+    let plan = sink.plan(&Context::bare("sink").for_plan(), &Known::No).await.unwrap();
+    let url = company.server.url();
+    let expected = format!(
+        "what the account holds is not known: list the fields of persons: Pipedrive refused it (404): there is nothing at this address; look whether {url}/elsewhere is the account's address"
+    );
+    assert_eq!(plan.notes, [expected]);
+}
+
+#[tokio::test]
 async fn a_field_that_was_renamed_is_said_by_its_new_name() {
     let [company, _] = Company::both().await;
     let fields = company.server.account().fields(Entity::Deals);
