@@ -172,6 +172,8 @@ pub(crate) struct Table {
     pub(crate) name: TableName,
     /// `U ` a table, `V ` a view.
     pub(crate) kind: String,
+    /// True where nobody has looked.
+    pub(crate) has_rows: bool,
     pub(crate) columns: Vec<Column>,
     pub(crate) uniques: Vec<Unique>,
     pub(crate) checks: Vec<CheckConstraint>,
@@ -280,7 +282,7 @@ impl Table {
                 }
             }
         }
-        Ok(Some(Self { name, kind, columns, uniques, checks, foreign }))
+        Ok(Some(Self { name, kind, has_rows: true, columns, uniques, checks, foreign }))
     }
 
     /// The column of a name; names are compared without regard to case, as nearly all databases do.

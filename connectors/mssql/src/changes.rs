@@ -8,7 +8,7 @@ use towpath_core::{Error, ErrorKind, Result};
 
 use crate::{
     catalog::{Column, Table, TableName, Unique, quoted},
-    client::Session,
+    client::{Session, first_number},
     config::SinkOptions,
     shape::{Shape, mismatch},
     statements,
@@ -48,10 +48,15 @@ impl Changes {
                 changes.adopt = crate::adopt::is_due(options, table);
                 changes.add = missing(options, table, incoming)?;
                 let mut table = table.clone();
-                table.columns.extend(changes.add.iter().map(|(name, of)| column(name, of, true)));
-                if changes.adopt && table.column(&options.hash_column).is_none() {
-                    table.columns.push(column(&options.hash_column, &SqlType::Binary(16), true));
+                let hash = (options.hash_column.clone(), SqlType::Binary(16));
+                let hash = (changes.adopt && table.column(&hash.0).is_none()).then_some(hash);
+                if !table.has_rows {
+                    // There is nothing to hash.
+                    changes.adopt = false;
+                    changes.add.extend(hash.clone());
                 }
+                let new = changes.add.iter().chain(hash.iter().filter(|_| changes.adopt));
+                table.columns.extend(new.map(|(name, of)| column(name, of, true)));
                 table
             }
             None => {
@@ -60,8 +65,15 @@ impl Changes {
                 // A key that the rows do not have is what is wrong, and not that there is no table with it.
                 let (name, columns) =
                     (target.clone(), columns.iter().map(|(name, of)| column(name, of, true)).collect());
-                let table =
-                    Table { name, kind: "U".to_owned(), columns, uniques: vec![], checks: vec![], foreign: vec![] };
+                let table = Table {
+                    name,
+                    kind: "U".to_owned(),
+                    has_rows: false,
+                    columns,
+                    uniques: vec![],
+                    checks: vec![],
+                    foreign: vec![],
+                };
                 Shape::of(options, &table, incoming)?;
                 if !options.create {
                     return Err(no_table(target).hint(format!("leave out `create: false`, or make it: {sql}")));
@@ -142,6 +154,17 @@ fn fit(table: &Table) -> Result<()> {
     Err(Error::unsupported(format!("{} is not a table", table.name)).hint("load into the table beneath the view"))
 }
 
+/// The target as it is, if it is there.
+pub(crate) async fn found(session: &mut Session, options: &SinkOptions, target: &TableName) -> Result<Option<Table>> {
+    let mut found = Table::read(session, target).await?;
+    if let Some(table) = found.as_mut().filter(|table| options.by_hash() && table.is_table()) {
+        let rows =
+            session.batch(&format!("see whether there are rows in {target}"), &statements::any_row(target)).await?;
+        table.has_rows = first_number(&rows) != Some(0);
+    }
+    Ok(found)
+}
+
 /// The columns of a table that is made for the rows.
 fn declared(options: &SinkOptions, incoming: &Schema) -> Result<Vec<(String, SqlType)>> {
     let key = options.key_columns();
@@ -167,10 +190,10 @@ fn missing(options: &SinkOptions, table: &Table, incoming: &Schema) -> Result<Ve
     }
     let names = missing.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     let lacking = mismatch(format!("table {} has no column {names}", table.name));
-    if options.by_hash() {
+    if options.by_hash() && table.has_rows {
         // The rows that are there would have other hashes with it, and come in again.
         return Err(lacking.hint(
-            "with `key: row_hash` the hash is that of all columns, so none is added to a table that is there: leave it out with a `select` before \
+            "with `key: row_hash` the hash is that of all columns, so none is added to a table with rows: leave it out with a `select` before \
              the sink, or load into a new table",
         ));
     }

@@ -113,8 +113,8 @@ pub struct SinkOptions {
     /// Make the table, and the unique index of the key, where they are missing. Default: true
     #[serde(default = "yes")]
     pub create: bool,
-    /// Add columns that the table does not have yet; otherwise they are an error. With `key: row_hash` it is the hash column that is added, and no
-    /// other. Default: false
+    /// Add columns that the table does not have yet; otherwise they are an error. To a table with rows by `key: row_hash` only the hash
+    /// column is added. Default: false
     #[serde(default)]
     pub add_columns: bool,
     /// Connections that load rows at the same time. Default: 1

@@ -12,8 +12,8 @@ use towpath_core::{
 
 use crate::{
     adopt,
-    catalog::{Table, TableName, pointing},
-    changes::Changes,
+    catalog::{TableName, pointing},
+    changes::{self, Changes},
     client::{Limits, Pool},
     config::SinkOptions,
     load::Load,
@@ -67,7 +67,7 @@ impl MssqlSink {
         let found = ctx.call(&call, || async {
             let mut session = pool.session().await?;
             let target = self.target.in_schema(&mut session).await?;
-            let table = Table::read(&mut session, &target).await?;
+            let table = changes::found(&mut session, &self.options, &target).await?;
             let pointing = if replaces { pointing(&mut session, &target).await? } else { vec![] };
             Ok((target, table, pointing))
         });
@@ -101,7 +101,7 @@ impl MssqlSink {
             let names = changes.add.iter().map(|(name, of)| format!("{name} {of}")).collect::<Vec<_>>().join(", ");
             notes.push(format!("adds to table {target}: {names}"));
         }
-        notes.extend(found.iter().filter_map(|table| adopt::note(options, table)));
+        notes.extend(found.iter().filter(|_| changes.adopt).filter_map(|table| adopt::note(options, table)));
         if changes.unique.is_some() {
             notes.push(format!("makes a unique index on {}", options.key_columns().join(", ")));
         }

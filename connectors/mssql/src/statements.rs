@@ -265,6 +265,11 @@ pub(crate) fn take_hashes(target: &TableName, staging: &TableName, (there, here)
     )
 }
 
+/// Whether there is a row: 1 or 0.
+pub(crate) fn any_row(target: &TableName) -> String {
+    format!("SELECT CASE WHEN EXISTS (SELECT 1 FROM {target}) THEN 1 ELSE 0 END")
+}
+
 /// How many rows have the hash of another one: staged hashes, and those that rows have already where the column is `there`.
 pub(crate) fn rows_twice(target: &TableName, staging: &TableName, hash: &str, there: bool) -> String {
     let hash = quote(hash);
@@ -446,6 +451,7 @@ mod tests {
         show("key", &create_key(&target, &["id".into(), "code".into()]));
         show("number rows", &add_number(&target, "towpath_no"));
         show("take hashes", &take_hashes(&target, &staging, ("no", "towpath_no"), "row_hash"));
+        show("any row", &any_row(&target));
         show("rows twice", &rows_twice(&target, &staging, "row_hash", false));
         show("rows twice, with those of before", &rows_twice(&target, &staging, "row_hash", true));
         show("drop column", &drop_column(&target, "towpath_no"));

@@ -321,6 +321,7 @@ async fn plans(place: &Place) {
         .ask(
             "CREATE TABLE $.plain (id int NOT NULL, name nvarchar(20) NULL); \
              CREATE TABLE $.hashed (a int NULL, b int NULL, row_hash binary(16) NOT NULL CONSTRAINT hashed_key PRIMARY KEY NONCLUSTERED); \
+             CREATE TABLE $.empty (a int NULL); \
              CREATE TABLE $.picky (id int NOT NULL CONSTRAINT picky_key PRIMARY KEY, must int NOT NULL); \
              CREATE TABLE $.computed (id int NOT NULL, twice AS (id * 2)); \
              CREATE TABLE $.parent (id int NOT NULL CONSTRAINT parent_key PRIMARY KEY, above int NULL CONSTRAINT above REFERENCES $.parent (id)); \
@@ -347,6 +348,12 @@ async fn plans(place: &Place) {
         ("plain", json!({"write": "insert_new", "key": "row_hash", "add_columns": true}), "id:int|more\n1|a"),
         ("plain", json!({"write": "append"}), "id:int|more\n1|a"),
         ("hashed", json!({"write": "insert_new", "key": "row_hash", "add_columns": true}), "a:int|b:int|c:int\n1|2|3"),
+        ("empty", json!({"write": "insert_new", "key": "row_hash", "known_keys_order": "at"}), "a:int\n1"),
+        (
+            "empty",
+            json!({"write": "insert_new", "key": "row_hash", "add_columns": true, "known_keys_order": "at"}),
+            "a:int|c:int\n1|2",
+        ),
         ("picky", json!({"write": "append"}), "id:int\n1"),
         ("computed", json!({"write": "append"}), "id:int|twice:int\n1|2"),
         ("parent", json!({"write": "replace"}), "id:int\n2"),
@@ -375,6 +382,16 @@ async fn plans(place: &Place) {
         }
     }
     assert_eq!(place.ask(columns).await, before, "nothing was made or altered");
+    // A table without rows takes any column.
+    let (mut options, given) =
+        (json!({"write": "insert_new", "key": "row_hash", "add_columns": true}), rows("a:int|c:int\n1|2"));
+    options["table"] = json!(format!("{}.empty", place.schema));
+    let notes = place.plan(options.clone(), &given.schema()).await.join("; ").replace(&place.schema, "schema");
+    assert_eq!(
+        notes,
+        "adds to table [schema].[empty]: c bigint, row_hash binary(16); makes a unique index on row_hash"
+    );
+    assert_eq!(place.load(options, std::slice::from_ref(&given)).await.unwrap().counts(), (1, 0, 0));
     let address = place.url.rsplit_once('@').unwrap().1.split('?').next().unwrap();
     insta::assert_snapshot!("plans", out.replace(address, "SERVER"));
 }

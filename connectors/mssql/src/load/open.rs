@@ -10,7 +10,7 @@ use super::{LONG, Load, REMEMBERED, called};
 use crate::{
     adopt::adopt,
     catalog::{Table, TableName},
-    changes::Changes,
+    changes::{self, Changes},
     checkpoints::{Found, Owner},
     client::{Limits, Pool, number, text},
     config::SinkOptions,
@@ -158,7 +158,7 @@ impl Load {
         let stage = &self.staging;
         let made = pool.ctx().call(&call, || async {
             let mut session = pool.session().await?;
-            let found = Table::read(&mut session, target).await?;
+            let found = changes::found(&mut session, options, target).await?;
             let changes = Changes::of(options, target, found.as_ref(), schema)?;
             if let Some(table) = found.filter(|_| changes.adopt) {
                 Box::pin(adopt(pool, options, stage, &table, schema)).await?;
