@@ -34,11 +34,15 @@ pub(crate) enum Meaning {
 }
 
 /// What an error number means.
+///
+/// 4060, a database that cannot be opened, is on Microsoft's list of what passes by itself in Azure, and to a server it is a name that is not there or not the
+/// login's. Taken as the latter: a name misspelt, tried again and again, would have the whole server left alone by every pipeline, and a database
+/// that is being moved or comes up says so by a number of its own first (40613, 40197; 921, 922, 18401), of which the first is the one we see.
 pub(crate) fn meaning(code: u32) -> Meaning {
     match code {
-        18401 | 18451 | 18452 | 18456 | 18461..=18471 | 18482..=18489 => Meaning::LoginRefused,
+        18451 | 18452 | 18456 | 18461..=18471 | 18482..=18489 => Meaning::LoginRefused,
         229 | 230 | 262 | 297 | 300 | 378 | 916 | 1088 | 3701 | 3704 | 15247 | 15151 | 15404 => Meaning::Permission,
-        208 | 911 | 2812 | 4121 | 4902 => Meaning::Missing,
+        208 | 911 | 2812 | 4060 | 4064 | 4121 | 4902 => Meaning::Missing,
         40501 | 49918..=49920 | 10928 | 10929 => Meaning::Throttled,
         64
         | 121
@@ -60,7 +64,6 @@ pub(crate) fn meaning(code: u32) -> Meaning {
         | 3935
         | 3960
         | 3966
-        | 4060
         | 4221
         | 8628
         | 8645
@@ -160,6 +163,8 @@ fn said_by_server(what: &str, token: &TokenError) -> Error {
             said(ErrorKind::Auth).hint("see whether the login exists, is enabled and has this password")
         }
         Meaning::Permission => said(ErrorKind::Auth).retry(Retry::Never).hint(grant(token.message())),
+        Meaning::Missing if matches!(token.code(), 911 | 4060 | 4064) => said(ErrorKind::NotFound)
+            .hint("check the name of the database in the connection, and that the login has a user in it (CREATE USER … FOR LOGIN …)"),
         Meaning::Missing => said(ErrorKind::NotFound)
             .hint("check the name and its schema; an object one has no right to see is said not to exist"),
         Meaning::Transient => said(ErrorKind::Unavailable),
@@ -249,7 +254,9 @@ mod tests {
             (208, Meaning::Missing),
             (1205, Meaning::Transient),
             (1222, Meaning::Transient),
-            (4060, Meaning::Transient),
+            (4060, Meaning::Missing),
+            (922, Meaning::Transient),
+            (18401, Meaning::Transient),
             (40613, Meaning::Transient),
             (40501, Meaning::Throttled),
             (9002, Meaning::Full),

@@ -14,7 +14,7 @@ use towpath_core::{
     Call, Context, ErrorKind, Lease, Result, Retry, Secret, Sink as _,
     context::{Admission, Attempt, Credentials, Door},
 };
-use towpath_testkit::sql_server::{Fault, What, When};
+use towpath_testkit::sql_server::{Event, Fault, What, When};
 
 /// Tries again what can be, as the engine does, but at once.
 struct Patient(usize);
@@ -208,6 +208,46 @@ async fn a_refused_password_goes_out_once() {
     assert!(!format!("{error} {error:?}").contains("wrong_Passw0rd"), "{error}");
     assert_eq!(simulator.log().refused() - before, 1);
     insta::assert_snapshot!("refused", error.to_string().replace(&simulator.port().to_string(), "PORT"));
+}
+
+/// What the server says at the sign-in: whether it is asked again, and what it is called.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_at_the_sign_in() {
+    let server = Server::simulated().await;
+    let simulator = server.simulator.as_ref().unwrap();
+    let place = server.place().await;
+    let mut out = String::new();
+    for (database, what, again) in [
+        ("nosuch", None, false),
+        ("towpath", Some(What::RefuseLogin), false),
+        ("towpath", Some(What::LockAccount), false),
+        // The server comes up; a database moves.
+        ("towpath", Some(What::Message(18401, "Login failed for user 'sa'. Reason: Server is in script upgrade mode. Only administrator can connect at this time.".into())), true),
+        ("towpath", Some(What::Error(922)), true),
+        ("towpath", Some(What::Error(40613)), true),
+        ("towpath", Some(What::Error(40197)), true),
+    ] {
+        let url = format!("mssql://sa:{}@{}/{database}?encrypt=off", common::PASSWORD, simulator.address());
+        let options = json!({"connection": url, "table": format!("{}.t", place.schema), "write": "append"});
+        let mut sink =
+            towpath_connector_mssql::MssqlSink::new(&"sink".into(), serde_json::from_value(options).unwrap()).unwrap();
+        let logins = || simulator.log().events().iter().filter(|(_, event)| matches!(event, Event::Login { .. })).count();
+        let before = logins();
+        if let Some(what) = what.clone() {
+            simulator.faults().add(Fault { when: When::NthLogin(0), what });
+        }
+        let opened = sink.open(&context(3), &run("r")).await;
+        sink.close().await.unwrap();
+        simulator.faults().clear();
+        simulator.faults().unlock();
+        assert_eq!(opened.is_ok(), again, "{database} {what:?}: {opened:?}");
+        assert_eq!(logins() - before, if again { 2 } else { 1 }, "{database} {what:?}");
+        if let Err(error) = opened {
+            let text = error.to_string().replace(&simulator.port().to_string(), "PORT");
+            out.push_str(&format!("{text} ({})\n  {}\n", error.kind().name(), error.what_to_do().unwrap_or("-")));
+        }
+    }
+    insta::assert_snapshot!("sign_in", out);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
