@@ -77,7 +77,9 @@ async fn links_are_shown_by_id_and_key_in_a_plan_as_in_its_run() {
     let deal = |key: &str| {
         account.add(Entity::Deals, json!({ "title": "T", "person_id": bob, "custom_fields": { "OrderID": key } }))
     };
-    (deal("O1"), deal("O2"), deal("O3"));
+    for key in ["O1", "O2", "O3"] {
+        deal(key);
+    }
     let persons = || {
         let people: [&[&str]; 4] = [&["C1", "C1", "-"], &["C2", "C2", "-"], &["C3", "C3", "-"], &["C4", "C4", "-"]];
         (company.persons(json!({})), vec![customers(&people)])
