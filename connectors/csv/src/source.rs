@@ -13,7 +13,8 @@ use tokio::{
     task::JoinSet,
 };
 use towpath_core::{
-    Context, Error, Known, Mark, Name, Next, Partition, Piece, Position, Result, Resume, Run, Source, SourcePlan, Work,
+    Context, Error, ErrorKind, Known, Mark, Name, Next, Partition, Piece, Position, Result, Resume, Run, Source,
+    SourcePlan, Work,
     source::{Discovery, Replay},
 };
 use towpath_formats::csv::CsvDecoder;
@@ -245,7 +246,11 @@ fn absolute(path: &str) -> String {
 impl Source for CsvSource {
     async fn plan(&mut self, ctx: &Context, run: &Run, resume: &Resume) -> Result<SourcePlan> {
         let reader = self.reader(ctx)?;
-        let mut items = list(ctx, &self.options).await?;
+        // What cannot be looked at now is looked for again when it is to be read; the columns may be known all the same.
+        let (mut items, unseen) = match list(ctx, &self.options).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => (vec![], Some(error.to_string())),
+            items => (items?, None),
+        };
         let mut notes = match &reader.client {
             Some(client) => {
                 let known = known(ctx.component(), resume);
@@ -256,17 +261,23 @@ impl Source for CsvSource {
         if reader.client.is_some() {
             self.asked = items.iter().map(|item| (item.partition.clone(), item.clone())).collect();
         }
+        let looked = unseen.is_none();
+        notes.extend(unseen);
         let schema = self.schema(&reader, &items, &mut notes).await;
-        let proven = items
-            .iter()
-            .all(|item| item.identity.as_ref().is_some_and(|identity| identity.is_proof()) && !self.is_packed(item));
+        let proven = looked
+            && items.iter().all(|item| {
+                item.identity.as_ref().is_some_and(|identity| identity.is_proof()) && !self.is_packed(item)
+            });
         if self.options.read == Read::Changed {
             let unknown = items.iter().filter(|item| item.identity == Some(Identity::Unknown));
             notes.extend(unknown.map(|item| {
                 format!("{}: the server sends neither ETag nor Last-Modified, so it is read in each run", item.location)
             }));
         }
-        let Decision { jobs, gone } = self.decide(ctx.component(), run, resume, items)?;
+        let Decision { jobs, gone } = match looked {
+            true => self.decide(ctx.component(), run, resume, items)?,
+            false => Decision { jobs: vec![], gone: vec![] },
+        };
         let gone = gone.iter().map(|partition| Work { what: format!("{partition} is gone"), bytes: Some(0) });
         let work = jobs.iter().map(|job| {
             let from = if let Start::Behind(at) = &job.start { at.next.byte } else { 0 };
@@ -279,7 +290,7 @@ impl Source for CsvSource {
         Ok(SourcePlan {
             schema,
             work: gone.chain(work).collect(),
-            complete_work: true,
+            complete_work: looked,
             replay: if proven { Replay::FromPosition } else { Replay::WholePartitions },
             carries: self.options.read == Read::Changed,
             rereads: false,

@@ -110,13 +110,13 @@ impl Breaker {
             let longer = before.as_ref().map_or(0, |before| before.cool).saturating_mul(2);
             let pause = longer.clamp(SHORTEST.as_millis() as i64, LONGEST.as_millis() as i64);
             let opens = was_open || failures >= THRESHOLD;
-            self.put(db, failures, error.message(), before.map(|before| before.since), opens.then_some(pause))
+            self.put(db, failures, &reason(error), before.map(|before| before.since), opens.then_some(pause))
         })
     }
 
     /// A right is missing: this part is left alone.
     pub fn denied(&self, error: &Error) -> Result<()> {
-        self.store.write(|db| self.put(db, 1, error.message(), None, Some(DENIED.as_millis() as i64)))
+        self.store.write(|db| self.put(db, 1, &reason(error), None, Some(DENIED.as_millis() as i64)))
     }
 
     fn put(
@@ -186,8 +186,16 @@ impl Breaker {
         ))
         .because(reason.clone())
         .retry(Retry::Never)
-        .hint(hint)
+        .hint(format!("if the address is right and the server well again, {hint}"))
     }
+}
+
+/// An error to the bottom of its causes: that nobody could connect says less than what was in the way.
+fn reason(error: &Error) -> String {
+    const LONGEST: usize = 500;
+    let mut text = error.to_string();
+    text.truncate(text.char_indices().nth(LONGEST).map_or(text.len(), |(at, _)| at));
+    text
 }
 
 impl StateStore {

@@ -18,14 +18,15 @@ use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
 use towpath_core::{
-    Budget, Change, Checkpoint, Context, Error, Held, Known, Name, PipelineSpec, Reject, Result, Run, Sink, SinkPlan,
-    Verdict, Wrote, budget::Ledger, change::Changes,
+    Budget, Change, Checkpoint, Context, Error, Held, Known, Name, PipelineSpec, Result, Run, Sink, SinkPlan, Verdict,
+    Wrote, budget::Ledger, change::Changes,
 };
 
 use self::file::Writer;
-pub use self::report::{Cost, DiffReport, Moved, SinkDiff};
+pub use self::report::{Cost, DiffReport, Moved, Refused, SinkDiff};
 use crate::{
     RunReport,
+    dead_letters::Entry,
     engine::{Engine, RunOptions},
     graph::{Graph, Make},
     report::Status,
@@ -108,14 +109,12 @@ impl Watch {
     }
 
     /// Rows were refused.
-    pub(crate) fn refused(&self, component: &Name, rejects: &[Reject]) {
+    pub(crate) fn refused(&self, entry: &Entry) {
         let mut told = lock(&self.told);
-        let diff = told.sinks.entry(component.clone()).or_default();
-        diff.refused += rejects.len() as u64;
-        for reject in rejects {
-            if diff.reasons.len() < SHOWN && !diff.reasons.contains(&reject.reason) {
-                diff.reasons.push(reject.reason.clone());
-            }
+        let diff = told.sinks.entry(entry.component.clone()).or_default();
+        diff.refused += 1;
+        if diff.refusals.len() < SHOWN {
+            diff.refusals.push(Refused { reason: entry.reason.clone(), row: entry.row.to_string() });
         }
     }
 

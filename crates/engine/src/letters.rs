@@ -92,16 +92,17 @@ impl Letters {
             return Err(Error::internal(format!("'{}' is not of this pipeline", refusal.component)));
         };
         let (epoch, count) = (self.epoch.load(Ordering::Acquire), rejects.len() as u64);
-        if let Some(watch) = &self.watch {
-            watch.refused(refusal.component, &rejects);
-        }
         if let Some(counter) = self.by_component.get(refusal.component) {
             counter.fetch_add(count, Ordering::Relaxed);
         }
         {
             let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
             for reject in rejects {
-                file.append(&self.entry(refusal, reject, domain, epoch)?)?;
+                let entry = self.entry(refusal, reject, domain, epoch)?;
+                if let Some(watch) = &self.watch {
+                    watch.refused(&entry);
+                }
+                file.append(&entry)?;
             }
         }
         let refused = self.refused.fetch_add(count, Ordering::Relaxed) + count;

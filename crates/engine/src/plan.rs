@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use towpath_core::{
-    Checkpoint, Error, Known, Name, PipelineSpec, Result, Resume, SinkPlan, SourcePlan, TransformPlan, Work,
-    WriteMode,
+    Checkpoint, Error, Known, Name, PipelineSpec, Result, Resume, SinkPlan, SourcePlan, TransformPlan, Work, WriteMode,
     pipeline::{Guard, Role},
     sink::Guarantee,
     source::Replay,

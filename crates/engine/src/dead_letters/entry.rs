@@ -1,6 +1,6 @@
 //! One dead letter, as it stands in its line.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use arrow_array::{Array as _, RecordBatch, make_array};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
@@ -46,6 +46,16 @@ pub enum Row {
     Bytes(Bytes),
     /// As columns: a JSON object, kept as text so that no number loses digits. In the file: `row`.
     Json(Box<RawValue>),
+}
+
+/// For people: on one line, as it came.
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => f.write_str(String::from_utf8_lossy(bytes).trim_end()),
+            Self::Json(json) => f.write_str(json.get()),
+        }
+    }
 }
 
 impl Row {

@@ -61,9 +61,18 @@ pub struct SinkDiff {
     pub tokens: u64,
     /// The first changes.
     pub examples: Vec<Change>,
-    /// Why rows would be refused, the first reasons.
+    /// The first rows that would be refused.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub reasons: Vec<String>,
+    pub refusals: Vec<Refused>,
+}
+
+/// A row that would be refused.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refused {
+    /// Why.
+    pub reason: String,
+    /// The row as it came, or as JSON.
+    pub row: String,
 }
 
 /// What a run costs of one account's budget.
@@ -193,6 +202,18 @@ fn plural(number: u64, what: &str) -> String {
     format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
+/// Enough of a row to know it again.
+const LONGEST_ROW: usize = 160;
+
+fn cut(text: &str, longest: usize) -> String {
+    if text.chars().count() <= longest {
+        return text.to_owned();
+    }
+    let mut cut: String = text.chars().take(longest - 1).collect();
+    cut.push('…');
+    cut
+}
+
 fn value(value: Option<&Value>) -> String {
     /// Enough to know it again.
     const LONGEST: usize = 60;
@@ -201,12 +222,7 @@ fn value(value: Option<&Value>) -> String {
         Some(Value::String(text)) => format!("{text:?}"),
         Some(other) => other.to_string(),
     };
-    if text.chars().count() <= LONGEST {
-        return text;
-    }
-    let mut cut: String = text.chars().take(LONGEST - 1).collect();
-    cut.push('…');
-    cut
+    cut(&text, LONGEST)
 }
 
 fn verb(action: Action) -> &'static str {
@@ -251,7 +267,8 @@ impl fmt::Display for DiffReport {
         writeln!(f, "pipeline {}", self.pipeline)?;
         if self.nothing_new {
             writeln!(f, "\nno source has anything new: a run would end here, without a call to a sink")?;
-            return writeln!(f, "  to compare all the same: --full");
+            writeln!(f, "  to compare all the same: --full")?;
+            return self.moved.iter().try_for_each(|moved| write_moved(f, moved));
         }
         for (name, sink) in self.order.iter().filter_map(|name| self.sinks.get_key_value(name)) {
             writeln!(f, "\nsink {name} ({})", sink.kind)?;
@@ -263,7 +280,7 @@ impl fmt::Display for DiffReport {
         }
         for (name, part) in &self.refused {
             writeln!(f, "\n{name} refuses {}", plural(part.refused, "row"))?;
-            part.reasons.iter().try_for_each(|reason| writeln!(f, "    {reason}"))?;
+            write_refusals(f, part)?;
         }
         for cost in &self.costs {
             write_cost(f, cost)?;
@@ -298,7 +315,7 @@ fn write_sink(f: &mut fmt::Formatter<'_>, sink: &SinkDiff, kept: bool) -> fmt::R
             writeln!(f, "  {what:9}  {:>9}", count(number))?;
         }
     }
-    sink.reasons.iter().try_for_each(|reason| writeln!(f, "    refused: {reason}"))?;
+    write_refusals(f, sink)?;
     if !sink.examples.is_empty() {
         writeln!(f, "  changes")?;
     }
@@ -309,6 +326,16 @@ fn write_sink(f: &mut fmt::Formatter<'_>, sink: &SinkDiff, kept: bool) -> fmt::R
         writeln!(f, "    … and {} more{all}", count(more))?;
     }
     Ok(())
+}
+
+fn write_refusals(f: &mut fmt::Formatter<'_>, part: &SinkDiff) -> fmt::Result {
+    for Refused { reason, row } in &part.refusals {
+        writeln!(f, "    refused: {reason}\n      {}", cut(row, LONGEST_ROW))?;
+    }
+    match part.refused.saturating_sub(part.refusals.len() as u64) {
+        0 => Ok(()),
+        more => writeln!(f, "    … and {} more", count(more)),
+    }
 }
 
 fn write_cost(f: &mut fmt::Formatter<'_>, cost: &Cost) -> fmt::Result {

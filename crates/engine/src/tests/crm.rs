@@ -481,7 +481,8 @@ async fn rows_that_would_be_refused_are_in_the_differences_and_in_no_dead_letter
           name "Rob" → "Bob"
 
     customers refuses 1 row
-        not a number: 'x'
+        refused: not a number: 'x'
+          x,y
     "#);
     assert!(scene.world.dead_letters().is_empty());
     // What was refused may stand for any record: none is deleted.

@@ -5,7 +5,7 @@ use std::{ops::ControlFlow, path::Path, time::Duration};
 use towpath_config::Severity;
 use towpath_engine::{
     ReplayReport, RunOptions,
-    dead_letters::{self, Entry, Row, Where},
+    dead_letters::{self, Entry, Where},
     replay::ReplayFilter,
 };
 
@@ -116,18 +116,14 @@ fn show(global: &Global, file: &Path, most: usize, run: Option<&str>) -> Outcome
 fn told(entry: &Entry) -> String {
     let position = match entry.position {
         Where::Record(at) => format!("record {}, line {}", at.record, at.line),
-        Where::Piece { piece: Some(piece), row: Some(row) } => format!("piece {piece}, row {row}"),
+        Where::Piece { piece: Some(piece), row: Some(row) } => format!("piece {}, row {}", piece + 1, row + 1),
         Where::Piece { .. } => String::new(),
     };
     let partition = entry.partition.as_ref().map(|partition| partition.to_string()).unwrap_or_default();
     let source = entry.source.as_ref().map(|source| source.to_string()).unwrap_or_default();
     let from = [source, partition, position].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
-    let row = match &entry.row {
-        Row::Bytes(bytes) => String::from_utf8_lossy(bytes).trim_end().to_owned(),
-        Row::Json(json) => json.get().to_owned(),
-    };
     let from = if from.is_empty() { String::new() } else { format!(" ({from})") };
-    format!("{}: {}{from}\n    {row}", entry.component, entry.reason)
+    format!("{}: {}{from}\n    {}", entry.component, entry.reason, entry.row)
 }
 
 fn replay(global: &Global, file: &Path, filter: ReplayFilter) -> Outcome {

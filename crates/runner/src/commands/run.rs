@@ -216,7 +216,8 @@ fn summary(report: &RunReport, file: &Path) -> String {
     }
     if report.dead_letters > 0 {
         let rows = thousands(report.dead_letters);
-        text.push_str(&format!("  {rows} in the dead letters: towpath dlq show {}\n", file.display()));
+        let of_run = if report.run_id.is_empty() { String::new() } else { format!(" --run {}", report.run_id) };
+        text.push_str(&format!("  {rows} in the dead letters: towpath dlq show {}{of_run}\n", file.display()));
     }
     if matches!(report.status, Status::Stopped | Status::Cancelled) && !report.run_id.is_empty() {
         text.push_str("  the next run takes this one up\n");
