@@ -197,7 +197,9 @@ fn from_ado(text: &str) -> Result<ConnectionOptions> {
                 at.connect_timeout =
                     Period::seconds(value.parse().map_err(|_| wrong("Connect Timeout is no number of seconds"))?);
             }
-            "servercertificate" => at.trust = Some(value.into()),
+            "servercertificate" | "trust" => at.trust = Some(value.into()),
+            // Ours: what an error shows to be pinned can be pinned here too.
+            "pin" => at.pin = Some(value.parse().map_err(wrong)?),
             "integratedsecurity" | "trusted_connection" => {
                 if !matches!(value.to_ascii_lowercase().as_str(), "no" | "false") {
                     at.auth = SignIn::Integrated;
@@ -227,7 +229,12 @@ fn from_ado(text: &str) -> Result<ConnectionOptions> {
             | "multisubnetfailover"
             | "connectretrycount"
             | "connectretryinterval" => {}
-            other => return Err(wrong(format!("'{other}' is not known"))),
+            other => {
+                return Err(wrong(format!("'{other}' is not known")).hint(
+                    "known are Server, Database, User Id, Password, Encrypt, trust, pin, Server Certificate, Application Name, Packet Size, Connect \
+                     Timeout, Authentication, Integrated Security, and those of pooling, which have no effect",
+                ));
+            }
         }
     }
     Ok(at)
@@ -277,6 +284,9 @@ mod tests {
         match Login::parse(&Secret::new(text.to_owned())) {
             Err(error) => {
                 assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
+                if error.to_string().contains("is not known") {
+                    assert!(error.what_to_do().is_some_and(|hint| hint.starts_with("known are")), "{error}");
+                }
                 error.to_string()
             }
             Ok(login) => {
@@ -315,6 +325,14 @@ mod tests {
             (
                 "Server=tcp:db.example,1444;Initial Catalog=shop;User ID=sa;Password='s3cret;''x';Encrypt=True;",
                 "mssql://db.example:1444/shop sa s3cret;'x On None None towpath 16384",
+            ),
+            (
+                "Server=db;Uid=sa;Pwd=s3cret;Pin=sha256:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+                "mssql://db:1433 sa s3cret On None Some(\"sha256:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\") towpath 16384",
+            ),
+            (
+                "Server=db;Uid=sa;Pwd=s3cret;Trust=ca.pem",
+                "mssql://db:1433 sa s3cret On Some(\"ca.pem\") None towpath 16384",
             ),
             ("server=db;uid=sa;pwd=s3cret;app=x y", "mssql://db:1433 sa s3cret On None None x y 16384"),
             ("${MSSQL_URL}", "mssql://${MSSQL_URL} ${MSSQL_URL} ${MSSQL_URL} On None None towpath 16384"),
