@@ -17,6 +17,7 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 use towpath_core::{Call, Context, Effect, Error, ErrorKind, Result, Retry};
 
 use crate::{
+    config::Encrypt,
     encrypt::{self, Channel},
     error::During as _,
     login::Login,
@@ -184,9 +185,7 @@ impl managed::Manager for Manager {
                 }
                 Err(_) => {
                     admission.unsent();
-                    return Err(
-                        Error::timeout("connecting takes too long").hint("raise `connect_timeout` in the connection")
-                    );
+                    return Err(too_long(&at, self.login.at.encrypt));
                 }
             };
         // From here on the password is on the wire.
@@ -269,7 +268,7 @@ impl Manager {
             match Box::pin(tiberius::Client::connect(config, channel.compat())).await {
                 Err(tiberius::error::Error::Routing { host, port }) => {
                     let next = timeout(login.connect_timeout.0, encrypt::open(&self.login, &host, port)).await;
-                    channel = next.unwrap_or_else(|_| Err(Error::timeout("connecting takes too long")))?;
+                    channel = next.unwrap_or_else(|_| Err(too_long(&(host.clone(), port), login.encrypt)))?;
                     at = (host, port);
                 }
                 done => return done.during("sign in"),
@@ -284,6 +283,18 @@ impl Manager {
         session.batch("set up the session", &set_up_sql(self.limits.lock)).await?;
         Ok(session)
     }
+}
+
+fn too_long((host, port): &(String, u16), encrypt: Encrypt) -> Error {
+    let hint =
+        "check host and port of the connection, and whether a firewall is between; or raise its `connect_timeout`";
+    // Who waits for a pre-login takes the beginning of a TLS handshake for a packet that does not end.
+    let version_8 = if encrypt == Encrypt::Strict {
+        "; or write `encrypt=on`, if the server does not know TDS 8 (SQL Server 2022 and later)"
+    } else {
+        ""
+    };
+    Error::timeout(format!("connecting to {host}:{port} takes too long")).hint(format!("{hint}{version_8}"))
 }
 
 /// The settings of a session.

@@ -38,6 +38,9 @@ const ENCRYPT_ON: u8 = 1;
 const NOT_SUPPORTED: u8 = 2;
 const REQUIRED: u8 = 3;
 
+/// What there is to do where the pre-login is not answered.
+const NOT_AS_WE_SPEAK: &str = "check host and port of the connection; a server that takes TDS 8 alone (Force Strict Encryption) wants `encrypt=strict` in it";
+
 /// A stream of bytes both ways.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Wire for S {}
@@ -51,10 +54,10 @@ pub type Channel = Replay<Box<dyn Wire>>;
 /// Unavailable: nobody there. Config: a certificate that is not trusted, encryption that one side wants and the other has not.
 pub(crate) async fn open(login: &Login, host: &str, port: u16) -> Result<Channel> {
     let tcp = TcpStream::connect((host, port)).await;
+    // The reason is a part of the message: a door that is shut afterwards repeats no more than that.
     let mut tcp = tcp.map_err(|error| {
-        Error::unavailable("cannot connect")
-            .because(error)
-            .hint("is the server up, does it listen on TCP, is the port open?")
+        Error::unavailable(format!("cannot connect to {host}:{port}: {error}"))
+            .hint("check host and port of the connection; is the server up, does it listen on TCP, is the port open?")
     })?;
     let _ = tcp.set_nodelay(true);
     let at = &login.at;
@@ -89,8 +92,9 @@ pub(crate) async fn open(login: &Login, host: &str, port: u16) -> Result<Channel
         }
         Encrypt::Strict => {
             let (connector, name) = connector(&[b"tds/8.0"], rustls::ALL_VERSIONS)?;
-            let mut stream = connector.connect(name, tcp).await.map_err(untrusted)?;
-            let (answer, _) = pre_login(&mut stream, REQUIRED).await?;
+            let stream = connector.connect(name, tcp).await;
+            let mut stream = stream.map_err(|error| knows_no_version_8(untrusted(error)))?;
+            let (answer, _) = pre_login(&mut stream, REQUIRED).await.map_err(knows_no_version_8)?;
             (Box::new(stream), answer)
         }
     };
@@ -110,6 +114,14 @@ fn untrusted(error: io::Error) -> Error {
     }
 }
 
+/// What a server that does not begin with encryption makes of one who does looks like a broken connection.
+fn knows_no_version_8(error: Error) -> Error {
+    if !error.can_retry() {
+        return error;
+    }
+    error.hint("does the server know TDS 8 (SQL Server 2022 and later)? If not, write `encrypt=on` in place of `encrypt=strict`")
+}
+
 /// Sends a pre-login; returns the server's answer as it came, and what it says of encryption.
 async fn pre_login(wire: &mut (impl AsyncRead + AsyncWrite + Unpin), encryption: u8) -> Result<(Bytes, u8)> {
     // Options: token, offset, length; then their data. Version, encryption, instance (none), thread (none), one statement at a time.
@@ -126,9 +138,7 @@ async fn pre_login(wire: &mut (impl AsyncRead + AsyncWrite + Unpin), encryption:
     message.push(0xff);
     message.extend(data);
     let broke = |error: io::Error| {
-        Error::unavailable("the connection broke before the sign-in")
-            .because(error)
-            .hint("is it a SQL Server that listens there?")
+        Error::unavailable("the connection broke before the sign-in").because(error).hint(NOT_AS_WE_SPEAK)
     };
     wire.write_all(&packet(&message, true)).await.map_err(broke)?;
     wire.flush().await.map_err(broke)?;
@@ -154,7 +164,7 @@ async fn pre_login(wire: &mut (impl AsyncRead + AsyncWrite + Unpin), encryption:
 }
 
 fn no_answer() -> Error {
-    Error::unavailable("what listens there does not answer as a SQL Server does").hint("check host and port")
+    Error::unavailable("what listens there does not answer as a SQL Server does").hint(NOT_AS_WE_SPEAK)
 }
 
 fn encryption_of(payload: &[u8]) -> Option<u8> {

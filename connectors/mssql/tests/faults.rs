@@ -210,6 +210,23 @@ async fn a_refused_password_goes_out_once() {
     insta::assert_snapshot!("refused", error.to_string().replace(&simulator.port().to_string(), "PORT"));
 }
 
+/// Nobody there: the reason and what to look at, and it may pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_there() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for (at, reason) in [(format!("127.0.0.1:{closed}"), "refused"), ("no-such-host.invalid:1433".to_owned(), "lookup")]
+    {
+        let options = json!({"connection": format!("mssql://sa:x@{at}/db"), "table": "t", "write": "append"});
+        let mut sink =
+            towpath_connector_mssql::MssqlSink::new(&"sink".into(), serde_json::from_value(options).unwrap()).unwrap();
+        let error = sink.open(&context(1), &run("r")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        let start = format!("cannot connect to {at}: ");
+        assert!(error.message().starts_with(&start) && error.message().contains(reason), "{error}");
+        assert!(error.what_to_do().unwrap().starts_with("check host and port"), "{error}");
+    }
+}
+
 /// What the server says at the sign-in: whether it is asked again, and what it is called.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_said_at_the_sign_in() {
@@ -360,17 +377,25 @@ async fn connections_are_encrypted_as_asked() {
             })
         };
         match tls {
-            TlsMode::Off => insta::assert_snapshot!("the_server_does_not_encrypt", ask("").await.unwrap_err()),
+            TlsMode::Off => {
+                insta::assert_snapshot!("the_server_does_not_encrypt", ask("").await.unwrap_err());
+                let error = ask("?encrypt=strict&connect_timeout=1s").await.unwrap_err();
+                assert!(error.contains("write `encrypt=on`"), "{error}");
+            }
             TlsMode::Required => {
                 insta::assert_snapshot!("the_certificate_is_not_trusted", ask("").await.unwrap_err());
                 insta::assert_snapshot!("the_server_wants_encryption", ask("?encrypt=off").await.unwrap_err());
                 let pem = server.certificate_pem_path().unwrap().display().to_string();
+                insta::assert_snapshot!(
+                    "the_server_knows_no_tds_8",
+                    ask("?encrypt=strict&connect_timeout=1s").await.unwrap_err()
+                );
                 ask(&format!("?pin={pem}")).await.unwrap();
                 ask(&format!("?trust={pem}")).await.unwrap();
             }
             TlsMode::Strict => {
                 assert!(ask("?encrypt=strict").await.unwrap_err().contains("not trusted"));
-                assert!(ask("?encrypt=on").await.is_err());
+                insta::assert_snapshot!("the_server_wants_tds_8", ask("?encrypt=on").await.unwrap_err());
             }
         }
     }

@@ -33,7 +33,7 @@ impl Load {
     ) -> Result<(Self, Option<Checkpoint>)> {
         let limits = Limits { statement: Some(options.timeout.0), lock: options.lock_timeout.0 };
         let pool = Pool::new(login, ctx, options.workers + 2, limits)?;
-        let call = called(&options, &pool, format!("open {target} at"), Effect::Idempotent);
+        let call = called(&options, &pool, format!("open {target}"), Effect::Idempotent);
         let opened = ctx.call(&call, || async { Owner::open(&pool, ctx, target).await }).await;
         let (owner, found) = match opened {
             Ok(opened) => opened,
