@@ -14,7 +14,7 @@ use towpath_core::{Error, Result, batch::handed_over};
 
 use crate::{
     catalog::{TableName, quote},
-    client::{Lease, Pool},
+    client::{Lease, Pool, quietly},
     encode::Cells,
     encrypt::Channel,
     error::failed,
@@ -94,7 +94,7 @@ impl Bulk {
 
 /// What is done with the server has an end.
 async fn within<T>(deadline: Duration, what: &str, work: impl Future<Output = tiberius::Result<T>>) -> Result<T> {
-    match timeout(deadline, work).await {
+    match timeout(deadline, quietly(work)).await {
         Ok(done) => done.map_err(|error| failed(what, error)),
         Err(_) => Err(Error::timeout(format!("cannot {what}: the server takes no more"))
             .hint("raise `timeout` if it needs longer")),

@@ -15,6 +15,10 @@ use tiberius::{AuthMethod, BulkLoadRequest, EncryptionLevel, Row, SqlBulkCopyOpt
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 use towpath_core::{Call, Context, Effect, Error, ErrorKind, Result, Retry};
+use tracing::{
+    Dispatch,
+    instrument::{WithDispatch, WithSubscriber as _},
+};
 
 use crate::{
     config::Encrypt,
@@ -30,6 +34,12 @@ pub(crate) type Tds = tiberius::Client<Compat<Channel>>;
 const SHORT: Duration = Duration::from_secs(5);
 /// Azure sends a client on to another address, once, sometimes twice.
 const REDIRECTS: usize = 3;
+
+/// The driver logs each error that the server answers as one of its own, and so those too that are handled: a row refused, a deadlock tried again. What
+/// is to be said of them is said by whoever asked; what the driver says meanwhile is heard by nobody.
+pub(crate) fn quietly<F: Future>(work: F) -> WithDispatch<F> {
+    work.with_subscriber(Dispatch::none())
+}
 
 /// Deadlines of a session.
 #[derive(Clone, Copy, Debug)]
@@ -75,27 +85,27 @@ impl Session {
     pub(crate) async fn batch(&mut self, what: &str, sql: &str) -> Result<Vec<Vec<Row>>> {
         self.standing = Standing::Busy;
         // The driver's futures are large: on the heap, so that a stack holds many of them.
-        let asked = Box::pin(async {
+        let asked = Box::pin(quietly(async {
             let answer = self.tds.simple_query(sql).await?;
             answer.into_results().await
-        });
+        }));
         let done = asked.await;
         self.ended(what, done)
     }
     /// The rows of one statement with parameters @P1 …
     pub(crate) async fn ask(&mut self, what: &str, sql: &str, parameters: &[&dyn ToSql]) -> Result<Vec<Row>> {
         self.standing = Standing::Busy;
-        let asked = Box::pin(async {
+        let asked = Box::pin(quietly(async {
             let answer = self.tds.query(sql, parameters).await?;
             answer.into_first_result().await
-        });
+        }));
         let done = asked.await;
         self.ended(what, done)
     }
     /// Runs one statement with parameters; how many rows it touched.
     pub(crate) async fn execute(&mut self, what: &str, sql: &str, parameters: &[&dyn ToSql]) -> Result<u64> {
         self.standing = Standing::Busy;
-        let done = Box::pin(self.tds.execute(sql, parameters)).await;
+        let done = Box::pin(quietly(self.tds.execute(sql, parameters))).await;
         self.ended(what, done.map(|done| done.total()))
     }
     /// Begins a bulk load; until [`calm`](Session::calm) says otherwise the session counts as spoilt, because a load that is let go of leaves its
@@ -130,7 +140,7 @@ impl Session {
     /// One statement with parameters of any kind; how many rows it touched.
     pub(crate) async fn run(&mut self, what: &str, query: tiberius::Query<'_>) -> Result<u64> {
         self.standing = Standing::Busy;
-        let done = Box::pin(query.execute(&mut self.tds)).await;
+        let done = Box::pin(quietly(query.execute(&mut self.tds))).await;
         self.ended(what, done.map(|done| done.total()))
     }
     /// Stops what the server is doing for this session (attention) and undoes an open transaction, as far as that can be done quickly. The
@@ -143,7 +153,7 @@ impl Session {
             }
             self.tds.simple_query("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION").await?.into_results().await
         };
-        if let Ok(Err(error)) = timeout(SHORT, stop).await {
+        if let Ok(Err(error)) = timeout(SHORT, quietly(stop)).await {
             tracing::debug!(%error, "a connection is closed without its consent");
         }
     }
@@ -265,7 +275,7 @@ impl Manager {
             config.authentication(AuthMethod::sql_server(&self.login.user, self.login.password.expose()));
             config.handshake_timeout(Some(login.connect_timeout.0));
             config.command_timeout(self.limits.statement);
-            match Box::pin(tiberius::Client::connect(config, channel.compat())).await {
+            match Box::pin(quietly(tiberius::Client::connect(config, channel.compat()))).await {
                 Err(tiberius::error::Error::Routing { host, port }) => {
                     let next = timeout(login.connect_timeout.0, encrypt::open(&self.login, &host, port)).await;
                     channel = next.unwrap_or_else(|_| Err(too_long(&(host.clone(), port), login.encrypt)))?;

@@ -14,7 +14,10 @@ use tokio_util::sync::CancellationToken;
 use towpath_core::{Error, Result};
 
 use super::select::Statement;
-use crate::{client::Session, error::During as _};
+use crate::{
+    client::{Session, quietly},
+    error::During as _,
+};
 
 /// What a session needs to know for an answer.
 #[derive(Clone, Debug)]
@@ -68,7 +71,7 @@ impl<'a> Incoming<'a> {
     ) -> Result<Self> {
         let mut query = Query::new(statement.sql.clone());
         statement.parameters.iter().for_each(|parameter| query.bind(parameter.clone()));
-        let begun = async { query.query(session.driver()).await.during(what) };
+        let begun = async { quietly(query.query(session.driver())).await.during(what) };
         let rows = patience.short(what, begun).await?;
         let (deadline, stopped) = (Box::pin(sleep(patience.silence)), Box::pin(patience.stop.cancelled()));
         Ok(Self { rows, patience, what, deadline, waiting: false, stopped, stopping: false })
