@@ -343,4 +343,19 @@ mod tests {
             assert_eq!(read.as_deref(), expect, "{written}");
         }
     }
+
+    #[test]
+    fn what_is_asked_of_the_catalog() {
+        let all = [
+            ("here", HERE),
+            ("schema", SCHEMA),
+            ("object", OBJECT),
+            ("columns", COLUMNS),
+            ("unique indexes", UNIQUES),
+            ("CHECK constraints", CHECKS),
+            ("foreign keys", FOREIGN),
+            ("what points here", POINTING),
+        ];
+        insta::assert_snapshot!(all.map(|(what, sql)| format!("-- {what}\n{sql}\n")).join("\n"));
+    }
 }

@@ -193,6 +193,98 @@ async fn every_fault_of_replace() {
     every_fault_at_every_statement("replace", json!({"write": "replace"})).await;
 }
 
+/// Silence, a slow line, packets of a bulk load, sign-ins in the middle: each at places that the statements do not count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_between_statements() {
+    let server = Server::simulated().await;
+    let (simulator, place) = (server.simulator.as_ref().unwrap(), server.place().await);
+    let long = Duration::from_secs(6);
+    let statement = |text: &str| When::Matching(text.into(), 0);
+    for (mode, mut options) in [
+        ("append", json!({"write": "append"})),
+        ("upsert", json!({"write": "upsert", "key": ["id"]})),
+        ("row_hash", json!({"write": "insert_new", "key": "row_hash"})),
+    ] {
+        options["timeout"] = json!("2s");
+        for (when, what) in [
+            (When::NthBulkPacket(0), What::CutBefore),
+            (When::NthBulkPacket(1), What::CutBefore),
+            (When::NthBulkPacket(0), What::Deadlock),
+            (When::NthBulkPacket(1), What::Error(1222)),
+            (When::NthBulkPacket(0), What::Stall(Duration::from_millis(50))),
+            (statement("INSERT INTO"), What::Stall(Duration::from_millis(50))),
+            // Longer than a statement may take: it is stopped and made again.
+            (statement("INSERT INTO [t"), What::Stall(long)),
+            (statement("sp_getapplock"), What::Stall(long)),
+            (statement("SELECT"), What::SlowRead(2000)),
+            (statement("sys.columns"), What::SlowRead(2000)),
+            (statement("COMMIT"), What::SlowRead(20)),
+            (When::NthLogin(1), What::RefuseLogin),
+        ] {
+            prepare(&place, mode).await;
+            let name = format!("{mode}: {what:?} at {when:?}");
+            let refused = matches!(what, What::RefuseLogin);
+            simulator.faults().add(Fault { when, what });
+            if refused {
+                // The connection breaks, and there is no other one. Nobody tries that again but a person, or the next run.
+                simulator.faults().add(Fault { when: statement("sp_getapplock"), what: What::CutBefore });
+                let error = attempt(&place, &options, 3).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Auth, "{name}: {error}");
+            }
+            let attempts = tokio::time::timeout(Duration::from_secs(60), load(&place, &options, 3)).await;
+            let attempts = attempts.unwrap_or_else(|_| panic!("{name}: hangs"));
+            assert!(attempts <= 2, "{name}: {attempts} attempts");
+            assert_eq!(simulator.faults().pending(), 0, "{name}: it has struck");
+            check(&place, &name).await;
+        }
+    }
+    assert_eq!(simulator.open_transactions(), 0);
+}
+
+/// What Azure says when it moves a database or is asked too much of: by the door it is tried again, not before the pause that was asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failovers_and_throttling_pass() {
+    let server = Server::simulated().await;
+    let simulator = server.simulator.as_ref().unwrap();
+    let pause = Retry::After(Duration::from_secs(10));
+    for (number, kind, retry) in [
+        (40613, ErrorKind::Unavailable, Retry::Again),
+        (40197, ErrorKind::Unavailable, Retry::Again),
+        (40540, ErrorKind::Unavailable, Retry::Again),
+        (40501, ErrorKind::RateLimited, pause),
+        (10928, ErrorKind::RateLimited, pause),
+        (10929, ErrorKind::RateLimited, pause),
+        (49918, ErrorKind::RateLimited, pause),
+        (49920, ErrorKind::RateLimited, pause),
+    ] {
+        let place = server.place().await;
+        let said = What::Message(number, "The service is busy or moves.".into());
+        let fault = |when: &str| Fault { when: When::Matching(when.into(), 0), what: said.clone() };
+        simulator.faults().add(fault("sp_getapplock"));
+        let error = place.load(json!({"write": "append"}), &[rows("id:int\n1")]).await.unwrap_err();
+        assert_eq!((error.kind(), error.retrying()), (kind, retry), "{number}: {error}");
+        // With the end of the connection, as such errors come, too.
+        for (when, what) in [
+            ("sp_getapplock", said.clone()),
+            ("INSERT INTO", said.clone()),
+            ("INSERT INTO", What::Error(number)),
+            ("COMMIT", What::Error(number)),
+        ] {
+            place.ask("IF OBJECT_ID(N'$.t') IS NOT NULL DROP TABLE $.t").await;
+            simulator.faults().add(Fault { when: When::Matching(when.into(), 0), what: what.clone() });
+            let (mut sink, run, batch) = (place.sink(json!({"write": "append"})), run("r"), rows("id:int\n1\n2"));
+            sink.open(&context(2), &run).await.unwrap();
+            sink.schema(&batch.schema()).await.unwrap();
+            sink.write(0, batch).await.unwrap();
+            sink.flush().await.unwrap();
+            sink.commit(&checkpoint(&run, 1, true)).await.unwrap();
+            sink.close().await.unwrap();
+            assert_eq!(simulator.faults().pending(), 0, "{number} at {when}: it has struck");
+            assert_eq!(place.ask("SELECT id FROM $.t ORDER BY id").await, ["1", "2"], "{number}: {what:?} at {when}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_password_goes_out_once() {
     let server = Server::simulated().await;

@@ -202,6 +202,37 @@ async fn unique_values(place: &Place) {
     }
 }
 
+/// A key whose collation is not the database's: what is one to the one is two to the other, and the two are compared without a conflict.
+async fn collations(place: &Place) {
+    let given = rows("name|n:int|tag\na|1|x\nA|2|X\nb|3|y\nB|4|Y");
+    for (at, (of, mode, counts, expect)) in [
+        ("Latin1_General_CS_AS", "upsert", (4, 0, 0), "A=2 B=4 a=1 b=3"),
+        ("Latin1_General_BIN2", "insert_new", (4, 0, 0), "A=2 B=4 a=1 b=3"),
+        ("Latin1_General_CI_AS", "upsert", (2, 2, 0), "A=2 B=4"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let table = format!("{}.c{at}", place.schema);
+        place
+            .ask(&format!(
+                "CREATE TABLE {table} (name nvarchar(20) COLLATE {of} NOT NULL CONSTRAINT c{at}_key PRIMARY KEY, n int NULL, \
+                 tag varchar(20) COLLATE {of} NULL CONSTRAINT c{at}_tag UNIQUE)"
+            ))
+            .await;
+        let options = json!({"write": mode, "key": ["name"], "table": table});
+        let loaded = place.load(options.clone(), std::slice::from_ref(&given)).await.unwrap();
+        assert_eq!(loaded.counts(), counts, "{of}: {loaded:#?}");
+        let mut found = place.ask(&format!("SELECT name + N'=' + CONVERT(nvarchar(9), n) FROM {table}")).await;
+        found.sort();
+        assert_eq!(found.join(" "), expect, "{of}");
+        // Again, against what is there, and one whose tag is taken in this collation.
+        let loaded = place.load(options, &[rows("name|n:int|tag\nA|5|X\nz|6|X")]).await.unwrap();
+        let changed = u64::from(mode == "upsert");
+        assert_eq!(loaded.counts(), (changed, 1 - changed, 1), "{of}: {loaded:#?}");
+    }
+}
+
 /// Rows without a column leave it alone, and are not mixed with those that have it where that would be another thing than null.
 async fn columns_come_and_go(place: &Place) {
     use towpath_core::Sink as _;
@@ -495,13 +526,14 @@ async fn types(place: &Place) {
 type Case = fn(&Place) -> BoxFuture<'_, ()>;
 
 /// All cases, each in a schema of its own.
-const CASES: [(&str, Case); 14] = [
+const CASES: [(&str, Case); 15] = [
     ("modes", |place| Box::pin(modes(place))),
     ("bad_rows", |place| Box::pin(bad_rows(place))),
     ("only_the_server_knows", |place| Box::pin(only_the_server_knows(place))),
     ("keys", |place| Box::pin(keys(place))),
     ("refused_rows_take_no_place", |place| Box::pin(refused_rows_take_no_place(place))),
     ("unique_values", |place| Box::pin(unique_values(place))),
+    ("collations", |place| Box::pin(collations(place))),
     ("columns_come_and_go", |place| Box::pin(columns_come_and_go(place))),
     ("odd_tables", |place| Box::pin(odd_tables(place))),
     ("adoption", |place| Box::pin(adoption(place))),

@@ -170,4 +170,10 @@ mod tests {
         assert_eq!(written.items[1]["columns"][1]["type"], "decimal(10, 2)");
         assert_eq!(super::written(&[], "x").text, "no tables that the login may see\n");
     }
+
+    #[test]
+    fn what_is_asked_of_the_catalog() {
+        let all = [("tables", TABLES), ("columns", COLUMNS), ("keys", KEYS)];
+        insta::assert_snapshot!(all.map(|(what, sql)| format!("-- {what}\n{sql}\n")).join("\n"));
+    }
 }
