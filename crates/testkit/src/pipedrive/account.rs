@@ -248,6 +248,10 @@ impl Account {
         self.0.with_budget(|budget, seconds| budget.day_ends_in(seconds))
     }
 
+    /// How often tokens were given out, heard or not.
+    pub fn tokens_given(&self) -> u64 {
+        self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner).given()
+    }
     /// Ends all access tokens before their time.
     pub fn expire_access_tokens(&self) {
         self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner).expire();

@@ -27,6 +27,10 @@ impl Tokens {
         self.access.iter().any(|(known, until)| known == token && now < *until)
     }
 
+    pub fn given(&self) -> u64 {
+        self.given
+    }
+
     /// Makes all access tokens end.
     pub fn expire(&mut self) {
         self.access.clear();
