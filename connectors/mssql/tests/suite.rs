@@ -161,6 +161,9 @@ async fn unique_values(place: &Place) {
     let mut many = "id:int|u:int".to_owned();
     (1..=4000).for_each(|id| many.push_str(&format!("\n{id}|{}", if id % 20 == 0 { id - 1 } else { id })));
     let many = rows(&many);
+    // To a unique index two nulls are one.
+    let mut nulls = "id:int|u:int".to_owned();
+    (1..=300).for_each(|id| nulls.push_str(&format!("\n{id}|∅")));
     // What is there, what comes, counts, what is there then.
     let moves = "id:int|u:int\n1|11\n2|10\n4|30\n5|50\n3|30\n6|50\n7|60\n7|61\n8|60";
     for (at, (mode, there, given, counts, expect)) in [
@@ -168,6 +171,10 @@ async fn unique_values(place: &Place) {
         ("replace", "", None, (3800, 0, 200), ""),
         ("insert_new", "", None, (3800, 0, 200), ""),
         ("upsert", "", None, (3800, 0, 200), ""),
+        ("append", "", Some(&*nulls), (1, 0, 299), "1|∅"),
+        ("append", "(900, NULL)", Some(&*nulls), (0, 0, 300), "900|∅"),
+        ("upsert", "(2, NULL)", Some(&*nulls), (1, 0, 299), "2|∅"),
+        ("upsert", "(900, NULL)", Some(&*nulls), (0, 0, 300), "900|∅"),
         // 2 takes what 1 had, 4 wants what 3 keeps, 6 what 5 has; of 7 only the last counts.
         ("upsert", "(1, 10), (2, 20), (3, 30)", Some(moves), (6, 1, 2), "1|11 2|10 3|30 5|50 7|61 8|60"),
         // Of a batch the last counts, of 7 and of those that share a value.

@@ -132,8 +132,7 @@ impl Publish<'_> {
     /// another, and one that stays where it is [comes first](Self::taken_by_an_earlier) among the staged ones.
     fn taken_in_the_target(&self, columns: &[&Loaded], mode: WriteMode, first: i64) -> String {
         let (from, which) = self.counting(mode, "s");
-        let same = columns.iter().map(|loaded| format!("t.{} = {}", quote(&loaded.column.name), loaded.value("s")));
-        let same = same.collect::<Vec<_>>().join(" AND ");
+        let same = columns.iter().map(|loaded| same_value(loaded, "s")).collect::<Vec<_>>().join(" AND ");
         let stays = if mode == WriteMode::Upsert {
             let overwritten = self.same_key("t", "o");
             format!(
@@ -152,25 +151,33 @@ impl Publish<'_> {
     }
 
     /// Those whose values an earlier one of them has. Of `upsert` the row whose key has the value in the target comes before all others. By one sort of
-    /// what is staged, because no index says which rows share a value.
+    /// what is staged, because no index says which rows share a value. Nulls are a value too: to a unique index, and to PARTITION BY.
     fn taken_by_an_earlier(&self, columns: &[&Loaded], mode: WriteMode, first: i64) -> String {
         let (row, (mut from, which)) = (quote(ROW), self.counting(mode, "d"));
         let values: Vec<_> = columns.iter().map(|loaded| loaded.value("d")).collect();
-        let given = values.iter().map(|value| format!("{value} IS NOT NULL")).collect::<Vec<_>>().join(" AND ");
         let mut order = format!("d.{row}");
         if mode == WriteMode::Upsert {
             let _ = write!(from, " LEFT JOIN {} AS t ON {}", self.target, self.same_key("t", "d"));
-            let has = columns
-                .iter()
-                .zip(&values)
-                .map(|(loaded, value)| format!("t.{} = {value}", quote(&loaded.column.name)));
-            let has = has.collect::<Vec<_>>().join(" AND ");
+            // A row that is not there has nulls, which are not its values.
+            let there = self.keys().map(|key| format!("t.{} IS NOT NULL", quote(&key.column.name)));
+            let has =
+                there.chain(columns.iter().map(|loaded| same_value(loaded, "d"))).collect::<Vec<_>>().join(" AND ");
             order = format!("CASE WHEN {has} THEN 0 ELSE 1 END, {order}");
         }
+        let which = which.strip_suffix(" AND ").map(|which| format!(" WHERE {which}")).unwrap_or_default();
         format!(
             "SELECT s.{row} FROM (SELECT d.{row}, COUNT(*) OVER (PARTITION BY {} ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS [towpath_place] \
-             FROM {from} WHERE {which}{given}) AS s WHERE s.{row} >= {first} AND s.[towpath_place] > 1",
+             FROM {from}{which}) AS s WHERE s.{row} >= {first} AND s.[towpath_place] > 1",
             values.join(", ")
         )
     }
+}
+
+/// Whether a row of the target, as `t`, has the value of a staged one. To a unique index two nulls are one.
+fn same_value(loaded: &Loaded, staged: &str) -> String {
+    let (there, here) = (format!("t.{}", quote(&loaded.column.name)), loaded.value(staged));
+    if !loaded.column.nullable {
+        return format!("{there} = {here}");
+    }
+    format!("({there} = {here} OR {there} IS NULL AND {here} IS NULL)")
 }
