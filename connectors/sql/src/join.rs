@@ -24,7 +24,7 @@ use datafusion::{
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use crate::shuffle::PartsExec;
+use crate::{compact::CompactExec, shuffle::PartsExec};
 
 /// What a hash table takes beside the rows, which it holds twice while it is built.
 const PER_ROW: usize = 24;
@@ -48,8 +48,8 @@ impl PartJoinExec {
         let options = SortOptions::default();
         let sorted = |side: &Arc<dyn ExecutionPlan>, key: Vec<Arc<dyn PhysicalExpr>>| {
             let order = LexOrdering::new(key.into_iter().map(|expr| PhysicalSortExpr { expr, options }))?;
-            Some(Arc::new(SortExec::new(order, Arc::clone(side)).with_preserve_partitioning(true))
-                as Arc<dyn ExecutionPlan>)
+            let side = if side.is::<PartsExec>() { Arc::clone(side) } else { CompactExec::over(Arc::clone(side)) };
+            Some(Arc::new(SortExec::new(order, side).with_preserve_partitioning(true)) as Arc<dyn ExecutionPlan>)
         };
         let (left_key, right_key) = hash.on().iter().cloned().unzip();
         let (Some(left), Some(right)) = (sorted(hash.left(), left_key), sorted(hash.right(), right_key)) else {

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod bridge;
+mod compact;
 mod config;
 mod driver;
 mod input;
