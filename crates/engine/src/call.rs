@@ -29,6 +29,8 @@ use crate::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// How often one who waits for another process's request looks.
 const POLL: Duration = Duration::from_millis(250);
+/// So often it is said anew how long there is to wait.
+const TELL: Duration = Duration::from_secs(5);
 
 /// One component's door.
 pub struct CallDoor {
@@ -95,7 +97,7 @@ impl CallDoor {
                         let when = if busy { "when another one has ended, at the latest in" } else { "in" };
                         let shown = format!("next request {when} {}, guard of {}", human(ms(wait)), gate.origin());
                         // Requests of other processes end without telling us.
-                        (if busy { wait.min(POLL) } else { wait }, shown)
+                        (wait.min(if busy { POLL } else { TELL }), shown)
                     }
                 }
             };

@@ -50,7 +50,9 @@ impl Watchdog {
             .filter(|pulse| !matches!(pulse.waiting(), Waiting::Ended | Waiting::Guard))
             .collect();
         let is_cause = |pulse: &Pulse| matches!(pulse.waiting(), Waiting::Work | Waiting::Call);
-        let any_cause = components.iter().any(|component| is_cause(&component.pulse));
+        // Who waits for one that waits its turn has nothing wrong with it either.
+        let explains = |pulse: &Pulse| is_cause(pulse) || pulse.waiting() == Waiting::Guard;
+        let any_cause = components.iter().any(|component| explains(&component.pulse));
         let mut now = BTreeSet::new();
         for pulse in still.into_iter().filter(|pulse| is_cause(pulse) || !any_cause) {
             now.insert(pulse.component.clone());
