@@ -30,6 +30,10 @@ use crate::spill::Disk;
 /// Not a seed of DataFusion's: rows of one part must not fall together in the hash tables behind.
 const SEED: QualityRandomState = QualityRandomState::with_seed(0x746f_7770_6174_6801);
 
+/// Rows of a block at the most: of a part that has half of all rows it would be half of what is gathered, held once more to be written, and by everyone
+/// who reads it.
+const BLOCK_ROWS: usize = 16 * 1024;
+
 /// Rows in parts, readable any number of times, by any number of readers.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -247,7 +251,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What is gathered, part by part.
+    /// What is gathered, part by part, in blocks.
     fn split(&mut self) -> impl Iterator<Item = (usize, Result<RecordBatch>)> + use<> {
         let gathered = std::mem::take(&mut self.gathered);
         let places = std::mem::take(&mut self.places);
@@ -271,11 +275,13 @@ impl Writer {
             }
         }
         let mut from = 0;
-        ends.into_iter().enumerate().filter_map(move |(part, to)| {
-            let own = &order[std::mem::replace(&mut from, to)..to];
+        let blocks = ends.into_iter().enumerate().flat_map(move |(part, to)| {
+            let own = std::mem::replace(&mut from, to)..to;
+            own.clone().step_by(BLOCK_ROWS).map(move |first| (part, first..own.end.min(first + BLOCK_ROWS)))
+        });
+        blocks.map(move |(part, own)| {
             let batches: Vec<&RecordBatch> = gathered.iter().collect();
-            let rows = || interleave_record_batch(&batches, own).map_err(DataFusionError::from);
-            (!own.is_empty()).then(|| (part, rows()))
+            (part, interleave_record_batch(&batches, &order[own]).map_err(DataFusionError::from))
         })
     }
 
