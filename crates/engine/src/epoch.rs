@@ -108,16 +108,26 @@ struct Early {
     took: Duration,
     /// How many pieces of the epoch had left the sources.
     pieces: u64,
+    /// Looks since then, and in how many of them the sinks had taken everything there was.
+    looks: u32,
+    idle: u32,
 }
 
 impl Early {
     fn now() -> Self {
-        Self { at: Instant::now(), took: Duration::ZERO, pieces: 0 }
+        Self { at: Instant::now(), took: Duration::ZERO, pieces: 0, looks: 0, idle: 0 }
     }
-    /// Whether it is time for another; `idle`: the sinks have taken everything there is. Half of the time at the most: much less, and a table that
-    /// takes long for each row would get ever larger publishes, the largest of them behind the last row.
-    fn is_due(&self, pace: Duration, idle: bool) -> bool {
-        self.at.elapsed() >= self.took.max(if idle { pace } else { pace * BUSY })
+    /// Takes a look: whether the sinks have taken everything there is.
+    fn look(&mut self, idle: bool) {
+        self.looks += 1;
+        self.idle += u32::from(idle);
+    }
+    /// Whether it is time for another. Half of the time at the most: much less, and a table that takes long for each row would get ever larger
+    /// publishes, the largest of them behind the last row.
+    fn is_due(&self, pace: Duration) -> bool {
+        // A sink that keeps up with a fast source has nothing to do for a moment now and then; one that waits has nothing most of the time.
+        let waits = self.idle * 2 > self.looks;
+        self.at.elapsed() >= self.took.max(if waits { pace } else { pace * BUSY })
     }
 }
 
@@ -163,6 +173,7 @@ impl Coordinator {
                 () = self.meter.full.notified(), if !self.one_epoch && self.until.is_none() => self.close(Phase::Close),
                 _ = tick.tick() => {
                     let pieces = self.meter.pieces.load(Ordering::Relaxed);
+                    early.look(self.flight.is_empty());
                     if pieces == 0 {
                         since = Instant::now();
                     } else if !self.one_epoch && self.until.is_none() {
@@ -170,10 +181,11 @@ impl Coordinator {
                             self.close(Phase::Close);
                         }
                         // The sources are in the middle of something long: what is harmless to write twice is published all the same.
-                        if pieces > early.pieces && early.is_due(self.commit.publish.0, self.flight.is_empty()) {
+                        if pieces > early.pieces && early.is_due(self.commit.publish.0) {
                             let began = Instant::now();
                             self.publish_early().await?;
-                            early = Early { at: Instant::now(), took: began.elapsed(), pieces };
+                            tracing::debug!(pieces, "published early");
+                            early = Early { took: began.elapsed(), pieces, ..Early::now() };
                         }
                     }
                 }
