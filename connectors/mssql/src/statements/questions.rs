@@ -143,8 +143,10 @@ impl Publish<'_> {
         } else {
             String::new()
         };
+        // The rarest first, for servers that take it as it is written.
+        let which = which.strip_suffix(" AND ").map(|which| format!(" AND {which}")).unwrap_or_default();
         format!(
-            "SELECT s.{row} FROM {from} WHERE {which}s.{row} >= {first} AND EXISTS (SELECT 1 FROM {} AS t WHERE {same}{stays})",
+            "SELECT s.{row} FROM {from} WHERE s.{row} >= {first} AND EXISTS (SELECT 1 FROM {} AS t WHERE {same}{stays}){which}",
             self.target,
             row = quote(ROW)
         )
