@@ -99,8 +99,9 @@ impl Load {
         // Whether a value is taken is asked when those refused for another reason are out of the way.
         for about in [refuse::About::Row, refuse::About::Others] {
             let questions = refuse::questions(about, &publish, table, self.options.write, &self.beyond_ascii, first);
-            // Of a key whose row is refused another one counts, which may be refused too.
-            while !questions.is_empty() && self.refuse(&questions, refused).await? && about == refuse::About::Others {}
+            // Of a key that was staged more than once another row counts when one is refused, and may be refused too.
+            let again = about == refuse::About::Others && publish.repeats;
+            while !questions.is_empty() && self.refuse(&questions, refused).await? && again {}
         }
         Ok(())
     }
