@@ -183,7 +183,8 @@ impl Transform for Sql {
         let names: Vec<Name> = inputs.iter().map(|(name, _)| name.clone()).collect();
         let statement = query::parse(&self.options.query, Some(&names))?;
         let read = query::read_by(&statement)?;
-        let mut plan = TransformPlan { schema: Known::No, holds: true, stateful: false, notes: vec![] };
+        let mut plan =
+            TransformPlan { schema: Known::No, holds: true, stateful: false, notes: vec![], warnings: vec![] };
         for name in names.iter().filter(|name| !read.contains(name)) {
             plan.notes.push(format!("the query does not read {name}, which is fetched for nothing"));
         }
@@ -202,7 +203,7 @@ impl Transform for Sql {
                 // The source may have changed since; refused here, a query that follows it could never run.
                 Err(error) if !now => {
                     let hint = error.what_to_do().map(|hint| format!("; {hint}")).unwrap_or_default();
-                    plan.warn(format!("by the columns of the last run, {error}{hint}"));
+                    plan.warnings.push(format!("by the columns of the last run, {error}{hint}"));
                 }
                 Err(error) => return Err(error),
             }

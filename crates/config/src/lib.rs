@@ -21,6 +21,7 @@ mod interpolate;
 mod kinds;
 mod layers;
 mod nearest;
+mod place;
 mod problem;
 mod schedule;
 mod schema;
@@ -38,6 +39,7 @@ use secrets::Secrets;
 
 pub use layers::{PREFIX, SHARED_FILE};
 pub use nearest::hint as did_you_mean;
+pub use place::problem_of;
 pub use problem::{Place, Problem, Problems, Severity};
 pub use schema::schema;
 

@@ -58,7 +58,7 @@ pub struct PipelineSpec {
     pub errors: ErrorsSpec,
     /// How the run behaves.
     pub run: RunSpec,
-    /// A hash of what the components are told, as it is written: two pipelines of one hash make the same of the same rows. `None`: not known.
+    /// A hash of what the components are told, as it is written, variables by their names. `None`: not known.
     #[serde(skip)]
     pub digest: Option<String>,
 }

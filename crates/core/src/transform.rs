@@ -17,21 +17,8 @@ pub struct TransformPlan {
     pub stateful: bool,
     /// Anything a reader of the plan should know.
     pub notes: Vec<String>,
-}
-
-/// How a note begins that is a warning.
-const WARNING: &str = "warning: ";
-
-impl TransformPlan {
-    /// Adds a note that must not be missed: a plan shows it among its warnings, with the transform's name.
-    pub fn warn(&mut self, warning: impl std::fmt::Display) {
-        self.notes.push(format!("{WARNING}{warning}"));
-    }
-    /// Takes the warnings out of the notes.
-    pub fn take_warnings(&mut self) -> Vec<String> {
-        let warnings = self.notes.extract_if(.., |note| note.starts_with(WARNING));
-        warnings.map(|note| note.trim_start_matches(WARNING).to_owned()).collect()
-    }
+    /// What must not be missed: a plan shows it among its warnings, with the transform's name.
+    pub warnings: Vec<String>,
 }
 
 /// Takes what a transform gives.

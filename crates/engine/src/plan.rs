@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use towpath_core::{
-    Checkpoint, Error, Known, Name, PipelineSpec, Result, Resume, SinkPlan, SourcePlan, TransformPlan, Work, WriteMode,
+    Checkpoint, Error, Known, Name, PipelineSpec, Result, Resume, SinkPlan, SourcePlan, Work, WriteMode,
     pipeline::{Guard, Role},
     sink::Guarantee,
     source::Replay,
@@ -172,10 +172,9 @@ impl Engine {
             }
             planned.push((node, plan));
         }
-        let mut transforms = plan_transforms(graph, &mut known)?;
-        for node in &graph.transforms {
-            let warned = transforms.get_mut(&node.name).map(TransformPlan::take_warnings).unwrap_or_default();
-            warnings.extend(warned.into_iter().map(|warning| format!("transform {}: {warning}", node.name)));
+        let transforms = plan_transforms(graph, &mut known)?;
+        for (name, plan) in &transforms {
+            warnings.extend(plan.warnings.iter().map(|warning| format!("transform {name}: {warning}")));
         }
         let mut sinks = Vec::new();
         for node in &graph.sinks {

@@ -37,7 +37,7 @@ pub(crate) fn plan(inputs: &[(Name, Known)], of: impl Fn(&SchemaRef) -> Result<S
             Known::No
         }
     };
-    Ok(TransformPlan { schema: known, holds: false, stateful: false, notes })
+    Ok(TransformPlan { schema: known, holds: false, stateful: false, notes, warnings: vec![] })
 }
 
 /// Where a column stands.

@@ -230,6 +230,7 @@ impl<F: FnMut(RecordBatch, &mut Vec<Reject>) -> Result<RecordBatch> + Send> Tran
             holds: false,
             stateful: false,
             notes: vec![],
+            warnings: vec![],
         })
     }
     async fn apply(&mut self, _: &Context, _: &Name, rows: RecordBatch, out: &mut dyn Output) -> Result<()> {

@@ -161,7 +161,13 @@ where
     F: FnMut(RecordBatch) -> futures::future::BoxFuture<'static, Result<RecordBatch>> + Send,
 {
     fn plan(&self, inputs: &[(Name, Known)]) -> Result<TransformPlan> {
-        Ok(TransformPlan { schema: inputs[0].1.clone(), holds: false, stateful: false, notes: vec![] })
+        Ok(TransformPlan {
+            schema: inputs[0].1.clone(),
+            holds: false,
+            stateful: false,
+            notes: vec![],
+            warnings: vec![],
+        })
     }
     async fn apply(&mut self, _: &Context, _: &Name, rows: RecordBatch, out: &mut dyn Output) -> Result<()> {
         out.rows((self.0)(rows).await?).await
@@ -638,7 +644,7 @@ struct Counts(i64);
 #[async_trait]
 impl Transform for Counts {
     fn plan(&self, inputs: &[(Name, Known)]) -> Result<TransformPlan> {
-        Ok(TransformPlan { schema: inputs[0].1.clone(), holds: true, stateful: false, notes: vec![] })
+        Ok(TransformPlan { schema: inputs[0].1.clone(), holds: true, stateful: false, notes: vec![], warnings: vec![] })
     }
     async fn apply(&mut self, _: &Context, _: &Name, rows: RecordBatch, _: &mut dyn Output) -> Result<()> {
         self.0 += rows.num_rows() as i64;

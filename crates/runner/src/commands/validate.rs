@@ -3,13 +3,12 @@
 //! What the config alone cannot tell, the transforms do: each is planned over the columns that its inputs are known to have without
 //! asking anybody, so that a query with a misspelt name is found before it runs.
 
-mod place;
-
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tokio::runtime::Runtime;
-use towpath_config::{Loaded, Problem, Problems, Settings, Severity, load};
+use towpath_config::{Loaded, Problem, Problems, Settings, Severity, load, problem_of};
+use towpath_core::Error;
 use towpath_engine::check_transforms;
 
 use super::{Outcome, runtime};
@@ -73,13 +72,19 @@ fn transforms(file: &Path, loaded: &Loaded, runtime: &Runtime) -> Vec<Problem> {
         Ok(wrong) => wrong,
         // A variable may say what a component is; then there is no graph yet.
         Err(_) if !loaded.unset.is_empty() => return vec![],
-        Err(error) => return vec![place::nowhere(&error)],
+        Err(error) => return vec![nowhere(&error)],
     };
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let specs = &loaded.spec.transforms;
     let problem = |(name, error)| match specs.iter().find(|spec| spec.name == name) {
-        Some(spec) => place::problem(file, &text, spec, &error),
-        None => place::nowhere(&error),
+        Some(spec) => problem_of(file, &text, spec, &error),
+        None => nowhere(&error),
     };
     wrong.into_iter().map(problem).collect()
+}
+
+/// An error without a place.
+fn nowhere(error: &Error) -> Problem {
+    let hint = error.what_to_do().map(str::to_owned);
+    Problem { severity: Severity::Error, message: error.to_string(), key: String::new(), place: None, hint }
 }

@@ -108,7 +108,13 @@ impl Transform for Named {
         }
         let tick = self.clock.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let notes = if self.defect == PlansByTheClock { vec![format!("plan {tick}")] } else { vec![] };
-        Ok(TransformPlan { schema, holds: self.defect == Holds, stateful: self.defect == Remembers, notes })
+        Ok(TransformPlan {
+            schema,
+            holds: self.defect == Holds,
+            stateful: self.defect == Remembers,
+            notes,
+            warnings: vec![],
+        })
     }
 
     async fn apply(&mut self, _: &Context, _: &Name, rows: RecordBatch, out: &mut dyn Output) -> Result<()> {

@@ -6,8 +6,9 @@
 
 use std::path::Path;
 
-use towpath_config::{Place, Problem, Severity};
 use towpath_core::{ComponentSpec, Error};
+
+use crate::{Place, Problem, Severity};
 
 /// A place in a text; both count from 1, in characters.
 #[derive(Clone, Copy)]
@@ -16,14 +17,8 @@ struct Spot {
     column: usize,
 }
 
-/// An error without a place.
-pub(super) fn nowhere(error: &Error) -> Problem {
-    let hint = error.what_to_do().map(str::to_owned);
-    Problem { severity: Severity::Error, message: error.to_string(), key: String::new(), place: None, hint }
-}
-
-/// What a transform of a file has found wrong. `text`: the file.
-pub(super) fn problem(file: &Path, text: &str, spec: &ComponentSpec, error: &Error) -> Problem {
+/// What a transform of a file has found wrong, with its place where that can be told. `text`: the file.
+pub fn problem_of(file: &Path, text: &str, spec: &ComponentSpec, error: &Error) -> Problem {
     let whole = error.to_string();
     let said = whole.strip_prefix(&format!("transform {}: ", spec.name)).unwrap_or(&whole);
     let (mut key, mut message, mut place) = (format!("transforms.{}", spec.name), said, None);
@@ -106,7 +101,7 @@ mod tests {
         let (name, kind) = ("paid".into(), "sql".to_owned());
         let spec = ComponentSpec { name, kind, inputs: vec![], common: Default::default(), options };
         let error = Error::config(said).at("transform paid").hint("do that");
-        problem(Path::new("a.yaml"), file, &spec, &error).to_string()
+        problem_of(Path::new("a.yaml"), file, &spec, &error).to_string()
     }
 
     #[test]
