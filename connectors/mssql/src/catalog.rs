@@ -136,6 +136,14 @@ pub(crate) struct Unique {
     pub(crate) columns: Vec<String>,
 }
 
+impl Unique {
+    /// Whether it has exactly these columns, in any order.
+    pub(crate) fn is_of(&self, key: &[String]) -> bool {
+        self.columns.len() == key.len()
+            && key.iter().all(|key| self.columns.iter().any(|column| column.to_lowercase() == key.to_lowercase()))
+    }
+}
+
 /// A CHECK constraint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CheckConstraint {
@@ -293,10 +301,7 @@ impl Table {
 
     /// Whether a unique index has exactly these columns.
     pub(crate) fn is_unique(&self, key: &[String]) -> bool {
-        self.uniques.iter().any(|unique| {
-            unique.columns.len() == key.len()
-                && key.iter().all(|key| unique.columns.iter().any(|column| column.to_lowercase() == key.to_lowercase()))
-        })
+        self.uniques.iter().any(|unique| unique.is_of(key))
     }
 
     /// Whether it is a table, not a view.

@@ -146,33 +146,57 @@ pub(crate) async fn take_out(pool: &Pool, staging: &TableName, rows: &[i64]) -> 
     session.batch(doing, &statements::take_out_listed(staging)).await.map(drop)
 }
 
-/// The first row with which the rows before it do not go in any more, and the server's own words.
+/// Which rows are tried, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trial {
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+    /// Values of an identity column are given.
+    pub(crate) identity: bool,
+    /// Rows may take values of a unique index that others leave: a part of them is tried [alone](Publish::probe).
+    pub(crate) moving: bool,
+}
+
+/// The first row with which the rows before it do not go in any more, and the server's own words. `None`: all of them go in, or nobody can tell which
+/// one it is.
 pub(crate) async fn first_refused(
     pool: &Pool,
     publish: &Publish<'_>,
     mode: WriteMode,
-    (first, last): (i64, i64),
-    identity: bool,
+    Trial { first, last, identity, moving }: Trial,
 ) -> Result<Option<(i64, Refusal)>> {
     let mut session = pool.session().await?;
     if identity {
         session.batch("try rows", &statements::identity_insert(publish.target, true)).await?;
     }
-    let mut found = None;
+    let (mut found, mut alone, mut whole) = (None, moving, None);
     // Up to `low` they go in, up to `high` they do not.
     let (mut low, mut high) = (first - 1, last);
     let mut next = last;
     loop {
-        let answer = session.batch("try rows", &publish.probe(mode, first, next)).await?;
+        let part = next != last;
+        let answer = session.batch("try rows", &publish.probe(mode, (first, next), alone && part)).await?;
         let row = answer.iter().flatten().last().ok_or_else(|| Error::internal("a trial without an answer"))?;
         let code = number(row, 0).and_then(|code| u32::try_from(code).ok()).unwrap_or_default();
+        if code != 0 && alone && part && number(row, 2) == Some(0) {
+            // The others are held in their places, by a foreign key or a trigger.
+            alone = false;
+            continue;
+        }
         if code == 0 {
             if next == last {
                 break;
             }
             low = next;
         } else {
-            let kind = match meaning(code) {
+            let meant = meaning(code);
+            if part && moving && !alone && meant == Meaning::Duplicate && whole != Some(Meaning::Duplicate) {
+                // The part lacks a row that makes room: nothing is known of the rows themselves.
+                found = None;
+                break;
+            }
+            whole.get_or_insert(meant);
+            let kind = match meant {
                 Meaning::Duplicate => ErrorKind::Conflict,
                 Meaning::Data | Meaning::Other => ErrorKind::Data,
                 _ => {

@@ -105,6 +105,18 @@ impl MssqlSink {
         if changes.unique.is_some() {
             notes.push(format!("makes a unique index on {}", options.key_columns().join(", ")));
         }
+        let key = options.key_columns();
+        let upsert = options.write == WriteMode::Upsert;
+        for unique in found.iter().filter(|_| upsert).flat_map(|table| &table.uniques) {
+            if !unique.is_of(&key) {
+                notes.push(format!(
+                    "rows that take values of {} from one another (unique index \"{}\") go in if they are of one commit: raise `every`, `rows` and \
+                     `publish` of `commit` so that they are",
+                    unique.columns.join(", "),
+                    unique.name
+                ));
+            }
+        }
         for (key, of) in pointing {
             notes.push(format!(
                 "takes out all rows of {target}, to which rows of {of} point (foreign key \"{key}\"): if any do, the run will fail, or take them \

@@ -151,8 +151,12 @@ impl Publish<'_> {
         )
     }
 
-    /// Whether the rows from `first` to `last` would go in; undone in any case. Comes back with the error's number and words, or with 0.
-    pub(crate) fn probe(&self, mode: WriteMode, first: i64, last: i64) -> String {
+    /// Whether the rows from `first` to `last` would go in; undone in any case. Comes back with the error's number and words, or with 0; and with 1, or with
+    /// 0 if it came not as far as the rows.
+    ///
+    /// `alone`: of an upsert, what the target has under the keys of the other staged rows is out of the way. These will leave values of unique indexes
+    /// that rows of this part take, and a part is not to fail for want of them.
+    pub(crate) fn probe(&self, mode: WriteMode, (first, last): (i64, i64), alone: bool) -> String {
         // What stands there already is not deleted for a trial.
         let mode = if mode == WriteMode::Replace { WriteMode::Append } else { mode };
         let row = quote(ROW);
@@ -162,9 +166,18 @@ impl Publish<'_> {
             .into_iter()
             .map(|statement| statement.replace(&format!("{} AS ", self.staging), &format!("{part} AS ")))
             .collect();
+        let mut others = String::new();
+        if alone {
+            let (target, staging, name) = (self.target, self.staging, quote(&self.target.name));
+            others = format!(
+                "DELETE FROM {target} WHERE EXISTS (SELECT 1 FROM {staging} AS o WHERE {other}) AND NOT EXISTS (SELECT 1 FROM {part} AS i WHERE {here}); ",
+                other = self.same_key(&name, "o"),
+                here = self.same_key(&name, "i"),
+            );
+        }
         format!(
-            "BEGIN TRY BEGIN TRANSACTION; {}; ROLLBACK TRANSACTION; SELECT 0, N''; END TRY \
-             BEGIN CATCH IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT ERROR_NUMBER(), ERROR_MESSAGE(); END CATCH",
+            "DECLARE @rows int; SET @rows = 0; BEGIN TRY BEGIN TRANSACTION; {others}SET @rows = 1; {}; ROLLBACK TRANSACTION; SELECT 0, N'', @rows; END TRY \
+             BEGIN CATCH IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT ERROR_NUMBER(), ERROR_MESSAGE(), @rows; END CATCH",
             statements.join("; ")
         )
     }
@@ -472,7 +485,7 @@ mod tests {
             let publish = Publish { target: &target, staging: &staging, columns: &columns, key: &key, repeats };
             let what = format!("{mode:?} by {key:?}{}", if repeats { ", with repeats" } else { "" });
             show(&what, &publish.statements(mode).join(";\n"));
-            show(&format!("{what}: probe"), &publish.probe(mode, 7, 9));
+            show(&format!("{what}: probe"), &publish.probe(mode, (7, 9), mode == WriteMode::Upsert));
             let unique = Unique { name: "U".into(), primary: false, columns: vec!["code".into(), "at".into()] };
             show(&format!("{what}: taken"), &publish.taken(&unique, mode, 7).unwrap());
         }

@@ -7,7 +7,7 @@ use towpath_core::{Effect, Error, ErrorKind, Original, Reject, Result, WriteMode
 use super::{LONG, Load, of};
 use crate::{
     bulk::{Bulk, Staged},
-    refuse::{self, Question, Refusal},
+    refuse::{self, Question, Refusal, Trial},
     statements,
     transaction::Begun,
 };
@@ -99,8 +99,9 @@ impl Load {
         // Whether a value is taken is asked when those refused for another reason are out of the way.
         for about in [refuse::About::Row, refuse::About::Others] {
             let questions = refuse::questions(about, &publish, table, self.options.write, &self.beyond_ascii, first);
-            // Of a key that was staged more than once another row counts when one is refused, and may be refused too.
-            let again = about == refuse::About::Others && publish.repeats;
+            // Of a key that was staged more than once another row counts when one is refused, and may be refused too. So may who was to take the value that
+            // a refused row of an upsert does not leave.
+            let again = about == refuse::About::Others && (publish.repeats || self.options.write == WriteMode::Upsert);
             while !questions.is_empty() && self.refuse(&questions, refused).await? && again {}
         }
         Ok(())
@@ -158,10 +159,11 @@ impl Load {
         let publish = self.publish(&key);
         let (mode, last) = (self.options.write, self.next_row - 1);
         let call = self.call("try rows for", Effect::Idempotent);
-        let (pool, from, identity) = (&self.pool, self.spooled_from, self.identity());
-        let found = pool
-            .ctx()
-            .call(&call, || async { refuse::first_refused(pool, &publish, mode, (from, last), identity).await });
+        let uniques = self.table.iter().flat_map(|table| &table.uniques);
+        let moving = mode == WriteMode::Upsert && uniques.into_iter().any(|unique| publish.moves(unique));
+        let trial = Trial { first: self.spooled_from, last, identity: self.identity(), moving };
+        let pool = &self.pool;
+        let found = pool.ctx().call(&call, || async { refuse::first_refused(pool, &publish, mode, trial).await });
         match found.await? {
             Some((row, refusal)) => {
                 if refused.len() >= refuse::TRIED_AT_MOST

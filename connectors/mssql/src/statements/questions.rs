@@ -102,17 +102,25 @@ impl Publish<'_> {
     /// the load. Asked of the rows that count: of one key the first (`insert_new`) or the last (`upsert`). Whether the next one of the key counts when
     /// that is refused is for the next asking to say.
     pub(crate) fn taken(&self, unique: &Unique, mode: WriteMode, first: i64) -> Option<String> {
-        let is_key = unique.columns.len() == self.key.len()
-            && unique.columns.iter().all(|name| self.key.iter().any(|key| key.to_lowercase() == name.to_lowercase()));
-        let columns: Option<Vec<&Loaded>> =
-            unique.columns.iter().map(|name| self.columns.iter().find(|loaded| loaded.column.name == *name)).collect();
-        let columns = columns.filter(|_| !is_key)?;
+        let columns = self.beside_the_key(unique)?;
         let by_an_earlier = self.taken_by_an_earlier(&columns, mode, first);
         Some(match mode {
             // What is in the target goes.
             WriteMode::Replace => by_an_earlier,
             _ => format!("{} UNION {by_an_earlier}", self.taken_in_the_target(&columns, mode, first)),
         })
+    }
+
+    /// Whether rows may take values of a unique index from one another.
+    pub(crate) fn moves(&self, unique: &Unique) -> bool {
+        self.beside_the_key(unique).is_some()
+    }
+
+    /// The columns of a unique index, where all of them are loaded and it is not the key's.
+    fn beside_the_key(&self, unique: &Unique) -> Option<Vec<&Loaded>> {
+        let columns: Option<Vec<&Loaded>> =
+            unique.columns.iter().map(|name| self.columns.iter().find(|loaded| loaded.column.name == *name)).collect();
+        columns.filter(|_| !unique.is_of(self.key))
     }
 
     /// The staged rows that count, and what else is asked of them, with ` AND ` behind it.

@@ -57,7 +57,7 @@ impl Server {
     }
     /// A schema of its own.
     pub async fn place(&self) -> Place {
-        Place::new(&self.url).await
+        Place { simulated: self.simulator.is_some(), ..Place::new(&self.url).await }
     }
 }
 
@@ -66,6 +66,8 @@ pub struct Place {
     pub url: String,
     pub console: Console,
     pub schema: String,
+    /// On the testkit's server.
+    pub simulated: bool,
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -76,7 +78,7 @@ impl Place {
         let console = Console::new(url).unwrap();
         let schema = format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         console.ask(&format!("CREATE SCHEMA {schema}")).await.unwrap();
-        Self { url: url.to_owned(), console, schema }
+        Self { url: url.to_owned(), console, schema, simulated: false }
     }
     /// Runs SQL; `$` stands for the schema. Rows as text.
     pub async fn ask(&self, sql: &str) -> Vec<String> {

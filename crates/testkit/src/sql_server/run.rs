@@ -456,7 +456,13 @@ impl Session {
     fn change(&mut self, plan: &Plan, params: &[Value], what: &str) -> Sql<()> {
         let writes = !plan.table.is_temp();
         let outcome = self.atomically(writes, |session| {
-            session.changed_rows(plan, params).map_err(|error| {
+            let changed = match session.changed_rows(plan, params) {
+                Err(error) if what == "UPDATE" && error.to_string().contains("UNIQUE constraint failed") => {
+                    session.changed_as_a_whole(plan, params)
+                }
+                changed => changed,
+            };
+            changed.map_err(|error| {
                 if let Some((rows, ids)) = &plan.rows {
                     session.explain(error, &plan.table, what, Some((rows, ids, params)))
                 } else {
@@ -475,6 +481,25 @@ impl Session {
         let silent = self.nocount && plan.output.is_none();
         self.statement_done(0, (!silent).then_some(count));
         Ok(())
+    }
+
+    /// The same, looking at unique indexes when all rows are changed, as the server does: SQLite looks at each row on the way there.
+    fn changed_as_a_whole(&mut self, plan: &Plan, params: &[Value]) -> Result<u64, rusqlite::Error> {
+        let (db, table) = (if plan.table.is_temp() { "temp" } else { "main" }, plan.table.id.abs());
+        let indexes: Vec<(String, String)> = {
+            let mut all = self.conn.prepare(&format!(
+                "SELECT name, sql FROM {db}.sqlite_master WHERE type = 'index' AND tbl_name = 't{table}' AND sql LIKE 'CREATE UNIQUE %'"
+            ))?;
+            all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?
+        };
+        for (name, _) in &indexes {
+            self.conn.execute_batch(&format!("DROP INDEX {db}.{name}"))?;
+        }
+        let count = self.changed_rows(plan, params)?;
+        for (name, sql) in &indexes {
+            self.conn.execute_batch(&sql.replacen(&format!(" {name} "), &format!(" {db}.{name} "), 1))?;
+        }
+        Ok(count)
     }
 
     fn changed_rows(&mut self, plan: &Plan, params: &[Value]) -> Result<u64, rusqlite::Error> {
