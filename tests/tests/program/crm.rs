@@ -4,6 +4,7 @@
 //! What a sink does with one fault each (answers lost in every way, pages that shift, twins, every type of field) is tested with the
 //! connector; here it is the whole way, processes and files included.
 
+mod any;
 mod kills;
 mod oauth;
 mod policies;
