@@ -15,17 +15,16 @@ use tiberius::{AuthMethod, BulkLoadRequest, EncryptionLevel, Row, SqlBulkCopyOpt
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 use towpath_core::{Call, Context, Effect, Error, ErrorKind, Result, Retry};
-use tracing::{
-    Dispatch,
-    instrument::{WithDispatch, WithSubscriber as _},
-};
 
 use crate::{
     config::Encrypt,
     encrypt::{self, Channel},
-    error::During as _,
+    error::{During as _, TOO_SHORT, failed},
     login::Login,
+    overheard::Failure,
 };
+
+pub(crate) use crate::overheard::quietly;
 
 /// The driver's client.
 pub(crate) type Tds = tiberius::Client<Compat<Channel>>;
@@ -34,12 +33,6 @@ pub(crate) type Tds = tiberius::Client<Compat<Channel>>;
 const SHORT: Duration = Duration::from_secs(5);
 /// Azure sends a client on to another address, once, sometimes twice.
 const REDIRECTS: usize = 3;
-
-/// The driver logs each error that the server answers as one of its own, and so those too that are handled: a row refused, a deadlock tried again. What
-/// is to be said of them is said by whoever asked; what the driver says meanwhile is heard by nobody.
-pub(crate) fn quietly<F: Future>(work: F) -> WithDispatch<F> {
-    work.with_subscriber(Dispatch::none())
-}
 
 /// Deadlines of a session.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +60,8 @@ enum Standing {
 pub(crate) struct Session {
     tds: Tds,
     standing: Standing,
+    /// For the answer to one statement.
+    limit: Option<Duration>,
 }
 
 impl fmt::Debug for Session {
@@ -76,36 +71,53 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
+    /// Waits for the answer to a request, for as long as a statement may take; then the session is still busy, and the server is told to stop when it is
+    /// let go of.
+    async fn answered<T>(
+        limit: Option<Duration>,
+        what: &str,
+        work: impl Future<Output = tiberius::Result<T>>,
+    ) -> Result<Result<T, Failure>> {
+        // The driver's futures are large: on the heap, so that a stack holds many of them.
+        let asked = Box::pin(quietly(work));
+        match limit {
+            None => Ok(asked.await),
+            Some(limit) => timeout(limit, asked).await.map_err(|_| {
+                Error::timeout(format!("cannot {what}"))
+                    .because(format!("it takes longer than {limit:?}, and was stopped"))
+                    .hint(TOO_SHORT)
+            }),
+        }
+    }
     /// Notes how a request ended; only after a success is the session fit for another.
-    fn ended<T>(&mut self, what: &str, done: tiberius::Result<T>) -> Result<T> {
+    fn ended<T>(&mut self, what: &str, done: Result<T, Failure>) -> Result<T> {
         self.standing = if done.is_ok() { Standing::Calm } else { Standing::Failed };
         done.during(what)
     }
     /// Runs a batch as it is, outside of any procedure: settings, temporary tables, transactions. The rows of each result.
     pub(crate) async fn batch(&mut self, what: &str, sql: &str) -> Result<Vec<Vec<Row>>> {
         self.standing = Standing::Busy;
-        // The driver's futures are large: on the heap, so that a stack holds many of them.
-        let asked = Box::pin(quietly(async {
+        let asked = async {
             let answer = self.tds.simple_query(sql).await?;
             answer.into_results().await
-        }));
-        let done = asked.await;
+        };
+        let done = Self::answered(self.limit, what, asked).await?;
         self.ended(what, done)
     }
     /// The rows of one statement with parameters @P1 …
     pub(crate) async fn ask(&mut self, what: &str, sql: &str, parameters: &[&dyn ToSql]) -> Result<Vec<Row>> {
         self.standing = Standing::Busy;
-        let asked = Box::pin(quietly(async {
+        let asked = async {
             let answer = self.tds.query(sql, parameters).await?;
             answer.into_first_result().await
-        }));
-        let done = asked.await;
+        };
+        let done = Self::answered(self.limit, what, asked).await?;
         self.ended(what, done)
     }
     /// Runs one statement with parameters; how many rows it touched.
     pub(crate) async fn execute(&mut self, what: &str, sql: &str, parameters: &[&dyn ToSql]) -> Result<u64> {
         self.standing = Standing::Busy;
-        let done = Box::pin(quietly(self.tds.execute(sql, parameters))).await;
+        let done = Self::answered(self.limit, what, self.tds.execute(sql, parameters)).await?;
         self.ended(what, done.map(|done| done.total()))
     }
     /// Begins a bulk load; until [`calm`](Session::calm) says otherwise the session counts as spoilt, because a load that is let go of leaves its
@@ -140,7 +152,7 @@ impl Session {
     /// One statement with parameters of any kind; how many rows it touched.
     pub(crate) async fn run(&mut self, what: &str, query: tiberius::Query<'_>) -> Result<u64> {
         self.standing = Standing::Busy;
-        let done = Box::pin(quietly(query.execute(&mut self.tds))).await;
+        let done = Self::answered(self.limit, what, query.execute(&mut self.tds)).await?;
         self.ended(what, done.map(|done| done.total()))
     }
     /// Stops what the server is doing for this session (attention) and undoes an open transaction, as far as that can be done quickly. The
@@ -153,7 +165,8 @@ impl Session {
             }
             self.tds.simple_query("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION").await?.into_results().await
         };
-        if let Ok(Err(error)) = timeout(SHORT, quietly(stop)).await {
+        if let Ok(Err(failure)) = timeout(SHORT, quietly(stop)).await {
+            let error = failed("stop", failure);
             tracing::debug!(%error, "a connection is closed without its consent");
         }
     }
@@ -274,9 +287,10 @@ impl Manager {
             config.encryption(EncryptionLevel::NotSupported);
             config.authentication(AuthMethod::sql_server(&self.login.user, self.login.password.expose()));
             config.handshake_timeout(Some(login.connect_timeout.0));
-            config.command_timeout(self.limits.statement);
+            // Behind our own: a connection that the driver gives up cannot tell the server to stop.
+            config.command_timeout(self.limits.statement.map(|limit| limit + SHORT));
             match Box::pin(quietly(tiberius::Client::connect(config, channel.compat()))).await {
-                Err(tiberius::error::Error::Routing { host, port }) => {
+                Err(Failure { error: tiberius::error::Error::Routing { host, port }, .. }) => {
                     let next = timeout(login.connect_timeout.0, encrypt::open(&self.login, &host, port)).await;
                     channel = next.unwrap_or_else(|_| Err(too_long(&(host.clone(), port), login.encrypt)))?;
                     at = (host, port);
@@ -289,7 +303,7 @@ impl Manager {
 
     /// What every session of ours goes by: an error undoes the transaction, nobody waits for a lock for ever, dates are read as year, month, day.
     async fn set_up(&self, tds: Tds) -> Result<Session> {
-        let mut session = Session { tds, standing: Standing::Calm };
+        let mut session = Session { tds, standing: Standing::Calm, limit: self.limits.statement };
         session.batch("set up the session", &set_up_sql(self.limits.lock)).await?;
         Ok(session)
     }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tiberius::error::{Error as Tds, IoErrorKind, TokenError};
 use towpath_core::{Error, ErrorKind, Result, Retry};
 
+use crate::overheard::{Failure, Said};
+
 /// What an error of the server means for the statement that met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
@@ -134,13 +136,20 @@ pub(crate) fn meaning(code: u32) -> Meaning {
     }
 }
 
+/// What to do about a statement that takes too long.
+pub(crate) const TOO_SHORT: &str =
+    "raise `timeout` if the server needs longer for it; else see what blocks it (sys.dm_exec_requests)";
+
 /// Classifies a failure. `what` completes "cannot …".
-pub(crate) fn failed(what: &str, error: Tds) -> Error {
+pub(crate) fn failed(what: &str, failure: impl Into<Failure>) -> Error {
+    let Failure { error, said } = failure.into();
+    if let Some(words) = said {
+        return said_by_server(what, &words);
+    }
     let said = |kind| Error::new(kind, format!("cannot {what}"));
     match &error {
-        Tds::Server(token) => return said_by_server(what, token),
-        Tds::Io { kind: IoErrorKind::TimedOut, .. } => said(ErrorKind::Timeout)
-            .hint("raise `timeout` if the server needs longer for it; else see what blocks it (sys.dm_exec_requests)"),
+        Tds::Server(token) => return said_by_server(what, &token.into()),
+        Tds::Io { kind: IoErrorKind::TimedOut, .. } => said(ErrorKind::Timeout).hint(TOO_SHORT),
         // The driver's word for a connection that ended in the middle of an answer, or that a time-out has spoilt.
         Tds::Io { .. } | Tds::Protocol(_) | Tds::Tls(_) => said(ErrorKind::Unavailable),
         Tds::Routing { .. } => said(ErrorKind::Unavailable),
@@ -156,14 +165,14 @@ pub(crate) fn failed(what: &str, error: Tds) -> Error {
     })
 }
 
-fn said_by_server(what: &str, token: &TokenError) -> Error {
-    let said = |kind| Error::new(kind, format!("cannot {what}")).because(words(token));
-    match meaning(token.code()) {
+fn said_by_server(what: &str, said_it: &Said) -> Error {
+    let said = |kind| Error::new(kind, format!("cannot {what}")).because(words(said_it));
+    match meaning(said_it.code) {
         Meaning::LoginRefused => {
             said(ErrorKind::Auth).hint("see whether the login exists, is enabled and has this password")
         }
-        Meaning::Permission => said(ErrorKind::Auth).retry(Retry::Never).hint(grant(token.message())),
-        Meaning::Missing if matches!(token.code(), 911 | 4060 | 4064) => said(ErrorKind::NotFound)
+        Meaning::Permission => said(ErrorKind::Auth).retry(Retry::Never).hint(grant(&said_it.message)),
+        Meaning::Missing if matches!(said_it.code, 911 | 4060 | 4064) => said(ErrorKind::NotFound)
             .hint("check the name of the database in the connection, and that the login has a user in it (CREATE USER … FOR LOGIN …)"),
         Meaning::Missing => said(ErrorKind::NotFound)
             .hint("check the name and its schema; an object one has no right to see is said not to exist"),
@@ -172,14 +181,14 @@ fn said_by_server(what: &str, token: &TokenError) -> Error {
         Meaning::Throttled => said(ErrorKind::RateLimited).retry(Retry::After(Duration::from_secs(10))),
         Meaning::Full => said(ErrorKind::Unavailable).hint("make room for the database's files or its log"),
         Meaning::Duplicate => said(ErrorKind::Conflict),
-        Meaning::Data => match advice(token.code(), token.message()) {
+        Meaning::Data => match advice(said_it.code, &said_it.message) {
             Some(advice) => said(ErrorKind::Data).hint(advice),
             None => said(ErrorKind::Data),
         },
         Meaning::Ours => said(ErrorKind::Internal),
         // A severity of 17 and up is a matter of the server's resources or health.
-        Meaning::Other if token.class() >= 17 => said(ErrorKind::Unavailable),
-        Meaning::Other => match advice(token.code(), token.message()) {
+        Meaning::Other if said_it.class >= 17 => said(ErrorKind::Unavailable),
+        Meaning::Other => match advice(said_it.code, &said_it.message) {
             Some(advice) => said(ErrorKind::Config).hint(advice),
             None => said(ErrorKind::Config),
         },
@@ -205,9 +214,15 @@ fn advice(code: u32, message: &str) -> Option<String> {
     })
 }
 
+impl From<&TokenError> for Said {
+    fn from(token: &TokenError) -> Self {
+        Self { code: token.code(), class: token.class(), message: token.message().to_owned() }
+    }
+}
+
 /// The server's own words, with its number.
-pub(crate) fn words(token: &TokenError) -> String {
-    format!("{} (error {})", token.message().trim_end(), token.code())
+fn words(said: &Said) -> String {
+    format!("{} (error {})", said.message.trim_end(), said.code)
 }
 
 /// What to grant: `The INSERT permission was denied on the object 'log', database 'd', schema 'dbo'.`
@@ -234,7 +249,7 @@ pub(crate) trait During<T> {
     fn during(self, what: &str) -> Result<T>;
 }
 
-impl<T> During<T> for tiberius::Result<T> {
+impl<T, E: Into<Failure>> During<T> for Result<T, E> {
     fn during(self, what: &str) -> Result<T> {
         self.map_err(|error| failed(what, error))
     }

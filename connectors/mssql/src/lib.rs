@@ -15,6 +15,7 @@ mod known;
 mod load;
 mod login;
 mod moments;
+mod overheard;
 mod refuse;
 mod shape;
 mod sink;

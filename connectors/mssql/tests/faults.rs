@@ -35,6 +35,31 @@ impl Door for Patient {
 
 struct Anybody;
 
+/// Lets one in at a time, and nobody after a refusal.
+#[derive(Default)]
+struct Wary(Arc<tokio::sync::Mutex<bool>>);
+
+#[async_trait]
+impl Credentials for Wary {
+    async fn admit(&self, _: &str, _: &str, _: &Secret) -> Result<Box<dyn Admission>> {
+        let refused = Arc::clone(&self.0).lock_owned().await;
+        if *refused {
+            return Err(towpath_core::Error::new(ErrorKind::Auth, "it was refused before").retry(Retry::Never));
+        }
+        Ok(Box::new(Leave(refused)))
+    }
+}
+
+struct Leave(tokio::sync::OwnedMutexGuard<bool>);
+
+impl Admission for Leave {
+    fn proven(self: Box<Self>) {}
+    fn refused(mut self: Box<Self>) {
+        *self.0 = true;
+    }
+    fn unsent(self: Box<Self>) {}
+}
+
 #[async_trait]
 impl Credentials for Anybody {
     async fn admit(&self, _: &str, _: &str, _: &Secret) -> Result<Box<dyn Admission>> {
@@ -263,12 +288,36 @@ async fn failovers_and_throttling_pass() {
         simulator.faults().add(fault("sp_getapplock"));
         let error = place.load(json!({"write": "append"}), &[rows("id:int\n1")]).await.unwrap_err();
         assert_eq!((error.kind(), error.retrying()), (kind, retry), "{number}: {error}");
-        // With the end of the connection, as such errors come, too.
+        // With the end of the connection, as such errors come, too: behind the whole answer, or in the middle of it.
+        for (when, what) in [
+            ("sp_getapplock", What::Error(number)),
+            ("sp_getapplock", What::ErrorCut(number)),
+            ("SELECT fence, publish FROM", What::ErrorCut(number)),
+            ("INSERT BULK", What::ErrorCut(number)),
+            ("BULK LOAD", What::ErrorCut(number)),
+        ] {
+            let place = server.place().await;
+            let logins = simulator.log().logins();
+            simulator.faults().add(Fault { when: When::Every(when.into()), what: what.clone() });
+            let error = place.load(json!({"write": "append"}), &[rows("id:int\n1")]).await.unwrap_err();
+            simulator.faults().clear();
+            assert!(
+                error.to_string().ends_with(&format!(" (error {number})")),
+                "{number}: {what:?} at {when}: {error}"
+            );
+            assert_eq!((error.kind(), error.retrying()), (kind, retry), "{number}: {what:?} at {when}: {error}");
+            assert!(simulator.log().logins() > logins, "{number}");
+        }
         for (when, what) in [
             ("sp_getapplock", said.clone()),
+            ("sp_getapplock", What::ErrorCut(number)),
+            ("INSERT BULK", What::ErrorCut(number)),
+            ("BULK LOAD", What::Error(number)),
             ("INSERT INTO", said.clone()),
             ("INSERT INTO", What::Error(number)),
+            ("INSERT INTO", What::ErrorCut(number)),
             ("COMMIT", What::Error(number)),
+            ("COMMIT", What::ErrorCut(number)),
         ] {
             place.ask("IF OBJECT_ID(N'$.t') IS NOT NULL DROP TABLE $.t").await;
             simulator.faults().add(Fault { when: When::Matching(when.into(), 0), what: what.clone() });
@@ -378,6 +427,107 @@ async fn what_is_cancelled_is_cancelled_on_the_server() {
     assert_eq!(simulator.open_transactions(), 0);
     assert_eq!(place.ask("SELECT COUNT(*) FROM $.t").await, ["0"]);
     assert_eq!(place.staging().await, [""; 0]);
+}
+
+/// A statement that takes longer than `timeout` is stopped on the server, wherever it stands, and told with what to do; nothing is left open, and the
+/// next run is not held up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_takes_too_long_is_stopped_on_the_server() {
+    let server = Server::simulated().await;
+    let simulator = server.simulator.as_ref().unwrap();
+    let mut out = String::new();
+    for (mode, at, nth) in [
+        ("append", "sp_getapplock", 0),
+        ("append", "INSERT INTO [SCHEMA].[t]", 0),
+        ("upsert", "UPDATE [SCHEMA].[t]", 0),
+        ("upsert", "UPDATE [SCHEMA].[towpath_checkpoint] SET publish", 0),
+        ("replace", "DELETE FROM [SCHEMA].[t]", 0),
+        // The first is that of the fence.
+        ("replace", "COMMIT", 1),
+    ] {
+        let place = server.place().await;
+        let at = at.replace("SCHEMA", &place.schema);
+        place.ask("CREATE TABLE $.t (id int NOT NULL PRIMARY KEY); INSERT INTO $.t VALUES (7)").await;
+        let mut options = json!({"write": mode, "timeout": "500ms"});
+        if mode == "upsert" {
+            options["key"] = json!(["id"]);
+            place.ask("ALTER TABLE $.t ADD n int NULL").await;
+        }
+        let given = if mode == "upsert" { rows("id:int|n:int\n1|1") } else { rows("id:int\n1") };
+        let (before, rolled) = (simulator.log().attentions(), simulator.log().rollbacks());
+        simulator.faults().add(Fault { when: When::Matching(at.clone(), nth), what: What::Hold });
+        let error = place.load(options.clone(), std::slice::from_ref(&given)).await.unwrap_err();
+        assert_eq!((simulator.faults().pending(), error.kind()), (0, ErrorKind::Timeout), "{mode} at {at}: {error}");
+        assert_eq!(simulator.log().attentions(), before + 1, "{mode} at {at}");
+        assert!(simulator.log().rollbacks() > rolled, "{mode} at {at}");
+        assert_eq!(simulator.open_transactions(), 0, "{mode} at {at}");
+        assert_eq!(place.ask("SELECT id FROM $.t").await, ["7"], "{mode} at {at}: as it was");
+        let shown = error.to_string().replace(&place.schema, "schema").replace(&simulator.port().to_string(), "PORT");
+        out.push_str(&format!("{shown} ({:?})\n  {}\n", error.retrying(), error.what_to_do().unwrap_or("-")));
+        // In the same run: it is made again.
+        simulator.faults().add(Fault { when: When::Matching(at.clone(), nth), what: What::Hold });
+        let mut sink = place.sink(options);
+        let (run, ctx) = (run("r2"), context(2));
+        sink.open(&ctx, &run).await.unwrap();
+        sink.schema(&given.schema()).await.unwrap();
+        sink.write(0, given).await.unwrap();
+        sink.flush().await.unwrap();
+        sink.commit(&checkpoint(&run, 1, true)).await.unwrap();
+        sink.close().await.unwrap();
+        assert_eq!((simulator.faults().pending(), simulator.open_transactions()), (0, 0), "{mode} at {at}");
+        let expect: &[&str] = if mode == "replace" { &["1"] } else { &["1", "7"] };
+        assert_eq!(place.ask("SELECT id FROM $.t ORDER BY id").await, expect, "{mode} at {at}");
+        assert_eq!(place.staging().await, [""; 0], "{mode} at {at}");
+    }
+    insta::assert_snapshot!("too_long", out);
+}
+
+/// An account that is locked in the middle of a load: the sessions that want in at once try it one after the other, and the first refusal is the last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_account_is_tried_once() {
+    let server = Server::simulated().await;
+    let simulator = server.simulator.as_ref().unwrap();
+    for first in [0, 1, 2] {
+        let place = server.place().await;
+        let ctx = Context::new(
+            "locked".into(),
+            "sink".into(),
+            Arc::new(Patient(5)),
+            Arc::new(Wary::default()),
+            CancellationToken::new(),
+        );
+        let refused = simulator.log().refused();
+        simulator.faults().add(Fault { when: When::NthLogin(first), what: What::LockAccount });
+        let batch = rows("id:int\n1\n2");
+        let mut sink = place.sink(json!({"write": "append", "workers": 4}));
+        let run = run("r");
+        let load = async {
+            sink.open(&ctx, &run).await?;
+            sink.schema(&batch.schema()).await?;
+            for _ in 0..8 {
+                sink.write(0, batch.clone()).await?;
+            }
+            sink.flush().await?;
+            sink.commit(&checkpoint(&run, 1, true)).await
+        };
+        let error = load.await.unwrap_err();
+        sink.close().await.unwrap();
+        assert_eq!((error.kind(), error.retrying()), (ErrorKind::Auth, Retry::Never), "{first}: {error}");
+        assert!(
+            error.to_string().contains("18486") || error.to_string().contains("refused before"),
+            "{first}: {error}"
+        );
+        assert_eq!(simulator.log().refused() - refused, 1, "{first}");
+        simulator.faults().unlock();
+        simulator.faults().clear();
+        assert_eq!(simulator.open_transactions(), 0, "{first}");
+        let loaded = place.load(json!({"write": "append"}), &[batch]).await.unwrap();
+        assert_eq!(loaded.counts(), (2, 0, 0), "{first}");
+        assert_eq!(
+            (place.ask("SELECT COUNT(*) FROM $.t").await, place.staging().await.len()),
+            (vec!["2".to_owned()], 0)
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -126,6 +126,10 @@ impl Session {
             self.shared.log.add(self.spid, Event::Fault(format!("{what:?}")));
             match what {
                 What::CutBefore | What::CutAfter => return true,
+                What::ErrorCut(number) => {
+                    self.leaving = Some(super::session::Leaving::CutOff);
+                    self.fail_bulk(SqlError::ordered(number, self.spid));
+                }
                 What::Error(number) => self.fail_bulk(SqlError::ordered(number, self.spid)),
                 What::Message(number, text) => self.fail_bulk(SqlError::of(number, text)),
                 What::Deadlock => self.fail_bulk(SqlError::deadlock(self.spid)),
@@ -254,7 +258,7 @@ impl Session {
                     self.roll_back();
                 }
                 self.statement_done(done::ERROR, None);
-                cut |= error.class >= 20;
+                cut |= self.leaves_by(&error);
             }
         }
         self.settle(false);

@@ -27,6 +27,8 @@ pub enum When {
 pub enum What {
     /// The statement fails with an error of this number, in a real server's words where they are known.
     Error(i32),
+    /// The same, and the connection is cut before the answer has come to its end.
+    ErrorCut(i32),
     /// The same with a text of one's own.
     Message(i32, String),
     /// Error 1205: the transaction is rolled back, the batch ends.

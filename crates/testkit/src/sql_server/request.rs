@@ -152,7 +152,7 @@ impl Session {
             self.roll_back();
         }
         self.statement_done(done::ERROR, None);
-        if error.class >= 20 { Flow::Cut } else { Flow::Ended }
+        if self.leaves_by(error) { Flow::Cut } else { Flow::Ended }
     }
 
     fn rpc(&mut self, body: &[u8]) -> Result<Flow, Bad> {

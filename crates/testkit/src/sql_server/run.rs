@@ -16,7 +16,7 @@ use super::{
     error::{Ends, Sql, SqlError},
     faults::Occasion,
     parse,
-    session::{Output, Session},
+    session::{Leaving, Output, Session},
     types::Ty,
     values::put_value,
     wire::{ResultColumn, done},
@@ -80,7 +80,7 @@ impl Session {
         for stmt in all {
             let flow = match self.statement(stmt, in_try) {
                 Ok(flow) => flow,
-                Err(error) if in_try && !error.is_cancelled() && error.class < 20 => {
+                Err(error) if in_try && !error.is_cancelled() && error.class < 20 && self.leaving.is_none() => {
                     return Err(located(error, stmt.line));
                 }
                 Err(error) => self.failed(error, stmt.line),
@@ -108,10 +108,18 @@ impl Session {
             self.roll_back();
         }
         self.statement_done(done::ERROR, None);
-        if error.class >= 20 {
+        if self.leaves_by(&error) {
             return Flow::Cut;
         }
         if self.xact_abort || ends != Ends::Statement { Flow::Ended } else { Flow::Next }
+    }
+
+    /// Whether an error ends the connection.
+    pub fn leaves_by(&mut self, error: &SqlError) -> bool {
+        if error.class >= 20 {
+            self.leaving.get_or_insert(Leaving::Saying);
+        }
+        self.leaving.is_some()
     }
 
     fn statement(&mut self, stmt: &Stmt, in_try: bool) -> Sql<Flow> {
@@ -185,6 +193,10 @@ impl Session {
             self.shared.log.add(self.spid, Event::Fault(format!("{what:?}")));
             match what {
                 What::Error(number) => return Err(SqlError::ordered(number, self.spid)),
+                What::ErrorCut(number) => {
+                    self.leaving = Some(Leaving::CutOff);
+                    return Err(SqlError::ordered(number, self.spid));
+                }
                 What::Message(number, text) => return Err(SqlError::of(number, text)),
                 What::Deadlock => return Err(SqlError::deadlock(self.spid)),
                 What::CutBefore => return Ok(Err(Flow::Cut)),

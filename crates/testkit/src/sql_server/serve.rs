@@ -315,7 +315,7 @@ impl<W: AsyncWrite + Unpin> Carrier<W> {
 
     /// Whether a fault has cut the connection while rows came in.
     fn was_cut(&mut self) -> bool {
-        matches!(self.replies.try_recv(), Ok(Reply::Cut))
+        matches!(self.replies.try_recv(), Ok(Reply::Cut | Reply::Leave { .. }))
     }
 
     /// Hands a request over and carries its answer, listening for an attention.
@@ -334,6 +334,10 @@ impl<W: AsyncWrite + Unpin> Carrier<W> {
                     Some(Reply::Tokens(_)) => {}
                     Some(Reply::Rate(rate)) => self.rate = Some(rate),
                     Some(Reply::End) => break,
+                    Some(Reply::Leave { whole }) => {
+                        self.send(whole, whole || !self.pending.is_empty()).await?;
+                        return Ok(Ended::Over);
+                    }
                     Some(Reply::Cut) | None => return Ok(Ended::Over),
                 },
                 packet = received.recv(), if listening => match packet {
@@ -379,8 +383,13 @@ impl<W: AsyncWrite + Unpin> Carrier<W> {
 
     /// Sends the packets that are full, or all.
     async fn flush(&mut self, end: bool) -> io::Result<()> {
+        self.send(end, end).await
+    }
+
+    /// `end`: the answer ends with them.
+    async fn send(&mut self, end: bool, all: bool) -> io::Result<()> {
         let room = self.size - HEADER;
-        let whole = if end { self.pending.len() } else { self.pending.len() / room * room };
+        let whole = if all { self.pending.len() } else { self.pending.len() / room * room };
         if whole == 0 && !end {
             return Ok(());
         }

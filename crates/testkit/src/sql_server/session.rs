@@ -49,6 +49,10 @@ pub(super) enum Reply {
     End,
     /// The connection is to be cut.
     Cut,
+    /// The same, behind what was answered; `whole`: with the end of the answer.
+    Leave {
+        whole: bool,
+    },
 }
 
 /// How the connection reaches into a running request.
@@ -101,6 +105,15 @@ pub(super) enum Store {
     Writing,
 }
 
+/// How the server ends a connection of its own will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// It says why first.
+    Saying,
+    /// That is cut off.
+    CutOff,
+}
+
 /// A session.
 pub(super) struct Session {
     pub shared: Arc<Shared>,
@@ -118,6 +131,8 @@ pub(super) struct Session {
     pub descriptor: u64,
     pub store: Store,
     pub doomed: bool,
+    /// An error of severity 20 and up has ended the connection, or a fault says it shall.
+    pub leaving: Option<Leaving>,
     pub savepoints: Vec<String>,
     /// Application locks, and whether they are the session's and not the transaction's.
     pub app_locks: Vec<(String, bool)>,
@@ -200,6 +215,7 @@ impl Session {
             descriptor: 0,
             store: Store::Idle,
             doomed: false,
+            leaving: None,
             savepoints: vec![],
             app_locks: vec![],
             xact_abort: false,
@@ -237,8 +253,16 @@ impl Session {
                 }
             };
             if cut {
+                let reply = match self.leaving {
+                    None => Reply::Cut,
+                    Some(leaving) => {
+                        self.settle(false);
+                        self.flush();
+                        Reply::Leave { whole: leaving == Leaving::Saying }
+                    }
+                };
                 self.end();
-                self.send(Reply::Cut);
+                self.send(reply);
                 return;
             }
             if ends {

@@ -172,3 +172,21 @@ async fn application_locks_have_one_holder_and_circles_a_victim() {
     assert_eq!(number(run(&mut one, "SET LOCK_TIMEOUT 100; INSERT INTO t VALUES (3)").await), expect);
     drop(two);
 }
+
+/// An error that ends the connection is told before the end; where a fault says so, without the end of the answer, and then a client may miss it.
+#[tokio::test]
+async fn a_fatal_error_is_told_and_ends_the_connection() {
+    let fatal = |number: i32| Fault { when: When::Matching("SELECT 1".to_owned(), 0), what: What::Error(number) };
+    let cut = Fault { when: When::Matching("SELECT 1".to_owned(), 0), what: What::ErrorCut(1222) };
+    for (fault, told) in [(fatal(40501), 40501), (fatal(10929), 10929), (cut, 1)] {
+        let server = server().await;
+        server.execute("CREATE TABLE t (a int)");
+        let mut client = client(&server).await;
+        run(&mut client, "BEGIN TRANSACTION; INSERT INTO t VALUES (1)").await.unwrap();
+        server.faults().add(fault.clone());
+        assert_eq!(number(run(&mut client, "SELECT 1").await), told, "{fault:?}");
+        until(|| server.open_sessions() == 0).await;
+        assert_eq!((server.open_transactions(), server.query("SELECT a FROM t").len()), (0, 0), "{fault:?}");
+        assert!(run(&mut client, "SELECT 2").await.is_err(), "{fault:?}");
+    }
+}
