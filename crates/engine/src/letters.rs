@@ -15,6 +15,7 @@ use crate::{
     dead_letters::{DeadLetters, Domain, Entry, Row, Where},
     diff::Watch,
     graph::Graph,
+    reasons::Reasons,
 };
 
 /// A share is reckoned only once so many rows have been read.
@@ -29,6 +30,8 @@ pub(crate) struct Letters {
     rows_read: AtomicU64,
     refused: AtomicU64,
     stop_after: Option<StopAfter>,
+    /// Only where there may be too many.
+    reasons: Mutex<Reasons>,
     domains: std::collections::BTreeMap<Name, Domain>,
     /// In this attempt, by component.
     by_component: std::collections::BTreeMap<Name, AtomicU64>,
@@ -74,6 +77,7 @@ impl Letters {
             rows_read: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             stop_after: graph.errors.stop_after,
+            reasons: Mutex::default(),
             domains: names.iter().map(|&name| (name.clone(), domain(graph, name))).collect(),
             by_component: names.iter().map(|&name| (name.clone(), AtomicU64::new(0))).collect(),
             watch,
@@ -95,6 +99,10 @@ impl Letters {
         if let Some(counter) = self.by_component.get(refusal.component) {
             counter.fetch_add(count, Ordering::Relaxed);
         }
+        if self.stop_after.is_some() {
+            let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+            rejects.iter().for_each(|reject| reasons.note(refusal.component, reject));
+        }
         {
             let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
             for reject in rejects {
@@ -108,7 +116,10 @@ impl Letters {
         let refused = self.refused.fetch_add(count, Ordering::Relaxed) + count;
         match self.too_many(refused) {
             None => Ok(()),
-            Some(limit) => Err(too_many(refused, limit)),
+            Some(limit) => {
+                let reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner).told();
+                Err(too_many(refused, self.rows_read.load(Ordering::Relaxed), limit, reasons))
+            }
         }
     }
 
@@ -188,12 +199,18 @@ impl Letters {
 /// The message by which a run with too many rejects is known to have been stopped by them.
 const TOO_MANY: &str = "too many rejected rows";
 
-fn too_many(refused: u64, limit: StopAfter) -> Error {
+fn too_many(refused: u64, read: u64, limit: StopAfter, reasons: String) -> Error {
     let limit = match limit {
         StopAfter::Rows(rows) => rows.to_string(),
         StopAfter::Share(share) => share.to_string(),
     };
-    Error::data(format!("{TOO_MANY}: {refused}, and stop_after is {limit}"))
+    // A row may be refused by each of several sinks, and a source may refuse what is no row yet.
+    let share = match read {
+        0 => String::new(),
+        read => format!(" of {read} read ({:.1}%)", refused as f64 * 100.0 / read as f64),
+    };
+    Error::data(format!("{TOO_MANY}: {refused}{share}, and stop_after is {limit}"))
+        .because(reasons)
         .hint("look at them with `towpath dlq list`; when the cause is mended, the next run takes this one up")
 }
 

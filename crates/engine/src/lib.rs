@@ -28,6 +28,7 @@ pub mod plan;
 mod preview;
 pub mod progress;
 pub mod pulse;
+mod reasons;
 pub mod replay;
 pub mod report;
 mod resume;

@@ -397,7 +397,9 @@ async fn too_many_bad_rows_stop_the_run_with_a_code_of_its_own() {
         let expected = if stopped { (Status::Stopped, 3) } else { (Status::Completed, 0) };
         assert_eq!((report.status, report.exit_code()), expected, "{limit:?} {report:?}");
         if stopped {
-            assert!(said(&report).contains("too many rejected rows"), "{}", said(&report));
+            let said = said(&report);
+            let starts = said.contains("too many rejected rows: ") && said.contains(" (10.0%), and stop_after is ");
+            assert!(starts && said.contains(" by s, such as \"bad\""), "{said}");
             let read: u64 = report.sources["s"].rows;
             assert!(
                 matches!(limit, Some(StopAfter::Rows(_))) || read >= 910,
