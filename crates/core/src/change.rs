@@ -8,7 +8,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{error::Result, pipeline::Name};
+use crate::{
+    error::{Error, Result},
+    pipeline::Name,
+};
 
 /// What would become of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -27,7 +30,8 @@ pub enum Action {
 }
 
 /// A field that changes. Values are as people know them, and the same before and after other changes of the plan were made: an option
-/// by its label, a link by the key of what is linked (a record that is yet to be made has no id).
+/// by its label, a link as `{"id": 12, "key": "C-7"}`, without the key where that is not known, and without the id where what is linked
+/// is yet to be made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FieldChange {
     /// The field's name, as in the config.
@@ -82,6 +86,10 @@ pub trait Changes: Send + Sync {
     fn equal(&self, sink: &Name, rows: u64);
     /// Whether everything is withheld.
     fn withholds(&self) -> bool;
+    /// Here a run would end with this error. Gives it back where it does end; where everything is withheld, it is told at the end.
+    fn would_end(&self, _sink: &Name, error: Error) -> Result<()> {
+        Err(error)
+    }
 }
 
 /// Everything is sent, nobody is told.

@@ -350,6 +350,14 @@ impl Context {
     pub fn withholds(&self) -> bool {
         self.inner.changes.withholds()
     }
+    /// Ends the run with an error, but not a run that is only for its differences: that goes on to show all of them, and tells the error at
+    /// its end.
+    ///
+    /// # Errors
+    /// The one given, where changes are not withheld.
+    pub fn would_end(&self, error: Error) -> Result<()> {
+        self.inner.changes.would_end(&self.inner.component, error)
+    }
     /// For progress: what the component expects.
     pub fn gauge(&self) -> &Gauge {
         &self.inner.gauge

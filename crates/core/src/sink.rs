@@ -122,6 +122,11 @@ pub trait Sink: Send {
     /// with the checkpoint's before the first write.
     async fn schema(&mut self, schema: &SchemaRef) -> Result<Option<String>>;
 
+    /// What [`schema`](Sink::schema) said of the keys, now or in an earlier run, as people know it: names in place of ids.
+    fn keyed_in_words(&self, keyed_by: &str) -> String {
+        keyed_by.to_owned()
+    }
+
     /// The columns of its input by which it tells rows apart, where a later row replaces an earlier one of the same key. From the
     /// config alone. With them a dead letter is known to be superseded when a later row of its key comes; without them, when any later
     /// run brings rows.

@@ -137,6 +137,21 @@ impl StateStore {
         Ok(())
     }
 
+    /// It never went over the wire: as if nothing had been asked.
+    pub fn unsent(&self, budget: &Budget, tokens: u32, entry: Entry) -> Result<()> {
+        self.quick(|db| {
+            if let Some(id) = entry.id {
+                db.prepare_cached("DELETE FROM budget_requests WHERE id = ?1")?.execute([id])?;
+            }
+            // The day may have ended meanwhile.
+            db.prepare_cached("UPDATE budgets SET spent = max(0, spent - ?2) WHERE account = ?1")?
+                .execute(params![budget.account, tokens])?;
+            Ok(())
+        })?;
+        self.freed().notify_waiters();
+        Ok(())
+    }
+
     /// The error of a day that the vendor says is over, if it is.
     pub(crate) fn day_over(&self, budget: &Budget) -> Result<Option<Error>> {
         let wall = self.clock().wall();

@@ -19,6 +19,7 @@ use tracing::Instrument as _;
 use crate::{
     breaker::Breaker,
     budget::{Entry, Purse},
+    credentials,
     diff::Watch,
     guard::{Gate, LeaseId, Passage},
     progress::{Calls, ComponentProgress, UnderWay},
@@ -127,9 +128,6 @@ impl CallDoor {
             match self.store.pay(budget, *tokens, deadline)? {
                 Purse::Paid(entry) => {
                     drop(turn);
-                    if let Some(watch) = &self.watch {
-                        watch.paid(&self.counted.name, budget, *tokens);
-                    }
                     return Ok(Some(entry));
                 }
                 Purse::Wait { wait, answer } => {
@@ -181,8 +179,8 @@ impl CallDoor {
                 if let Some(lease) = lease {
                     note(gate.ended(lease));
                 }
-                if let (Some(entry), Some(price)) = (paid, &call.price) {
-                    note(self.store.answered(&price.budget, entry, false));
+                if let (Some(entry), Some(Price { budget, tokens })) = (paid, &call.price) {
+                    note(self.store.unsent(budget, *tokens, entry));
                 }
                 return Err(open);
             }
@@ -191,10 +189,20 @@ impl CallDoor {
             self.counted.pulse.in_call(Some(call.what.clone()));
             tries.add(1);
             let (sent, under_way) = (Instant::now(), UnderWay::new(&self.counted));
-            let outcome = within(deadline, call.effect, attempt()).instrument(span.clone()).await;
+            let attempt = within(deadline, call.effect, attempt()).instrument(span.clone());
+            let (outcome, held_back) = credentials::noticing(attempt).await;
             answering_ms.add(since(sent));
-            if let (Some(entry), Some(price)) = (paid, &call.price) {
-                note(self.store.answered(&price.budget, entry, outcome.is_ok()));
+            match (paid, &call.price) {
+                (Some(entry), Some(Price { budget, tokens })) if held_back => {
+                    note(self.store.unsent(budget, *tokens, entry));
+                }
+                (Some(entry), Some(Price { budget, tokens })) => {
+                    note(self.store.answered(budget, entry, outcome.is_ok()));
+                    if let Some(watch) = &self.watch {
+                        watch.paid(&self.counted.name, budget, *tokens);
+                    }
+                }
+                _ => {}
             }
             self.counted.pulse.in_call(None);
             let error = match outcome {

@@ -18,8 +18,8 @@ use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
 use towpath_core::{
-    Budget, Change, Checkpoint, Context, Error, Held, Known, Name, PipelineSpec, Result, Run, Sink, SinkPlan, Verdict,
-    Wrote, budget::Ledger, change::Changes,
+    Budget, Change, Checkpoint, Context, Error, ErrorKind, Held, Known, Name, PipelineSpec, Result, Run, Sink,
+    SinkPlan, Verdict, Wrote, budget::Ledger, change::Changes,
 };
 
 use self::file::Writer;
@@ -29,7 +29,7 @@ use crate::{
     dead_letters::Entry,
     engine::{Engine, RunOptions},
     graph::{Graph, Make},
-    report::Status,
+    report::{Failure, Status},
     state::StateStore,
 };
 
@@ -82,6 +82,8 @@ struct Told {
     /// Which sink pays from which account.
     accounts: BTreeMap<Name, String>,
     writer: Option<Writer>,
+    /// Where a run would end.
+    ends: Vec<(Name, Error)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -116,6 +118,12 @@ impl Watch {
         if diff.refusals.len() < SHOWN {
             diff.refusals.push(Refused { reason: entry.reason.clone(), row: entry.row.to_string() });
         }
+    }
+
+    /// Whether anything was heard at all.
+    fn has_told(&self) -> bool {
+        let told = lock(&self.told);
+        !told.sinks.is_empty() || !told.ends.is_empty()
     }
 
     fn tell(&self, sink: &Name, change: &Change) -> Result<()> {
@@ -164,6 +172,14 @@ impl Changes for Watch {
     fn withholds(&self) -> bool {
         self.withholds
     }
+
+    fn would_end(&self, sink: &Name, error: Error) -> Result<()> {
+        if !self.withholds {
+            return Err(error);
+        }
+        lock(&self.told).ends.push((sink.clone(), error));
+        Ok(())
+    }
 }
 
 /// How a plan that was kept stands.
@@ -179,10 +195,10 @@ pub enum Bound {
 
 impl Engine {
     /// Tells what a run would change, without changing anything: reads everything, compares, and keeps no state but what the calls cost.
-    /// `out`: where to keep all of it, for [`run_plan`](Engine::run_plan).
+    /// `out`: where to keep all of it, for [`run_plan`](Engine::run_plan); a comparing that broke off is not kept.
     ///
     /// # Errors
-    /// What a run can fail with. Unsupported, if no sink can tell its differences, or a source gives each row only once. Cancelled, if it was
+    /// What a run can fail with before anything was compared; what it fails with later is told in the report. Unsupported, if no sink can tell its differences, or a source gives each row only once. Cancelled, if it was
     /// stopped.
     pub async fn diff(&self, spec: &PipelineSpec, options: RunOptions, out: Option<&Path>) -> Result<DiffReport> {
         self.diff_graph(&Graph::from_spec(spec)?, options, out).await
@@ -196,9 +212,19 @@ impl Engine {
         let full = options.full;
         let writer = out.map(|path| Writer::begin(path, &graph.name, full)).transpose()?;
         let watch = Watch::telling(writer, None);
-        let report = self.compared(graph, options, &watch).await?;
-        let mut diff = self.told(graph, &watch, &report)?;
-        if let Some(writer) = lock(&watch.told).writer.take() {
+        let mut diff = match self.compared(graph, options, &watch).await {
+            Ok(report) => self.told(graph, &watch, report.nothing_new)?,
+            Err(error) if error.kind() == ErrorKind::Cancelled || !watch.has_told() => return Err(error),
+            Err(error) => {
+                // What was found until then is true all the same.
+                let mut diff = self.told(graph, &watch, false)?;
+                diff.broke_off = true;
+                // Its place is in its text.
+                diff.ends.push(Failure::of(&graph.name, &error));
+                diff
+            }
+        };
+        if let Some(writer) = lock(&watch.told).writer.take().filter(|_| !diff.broke_off) {
             writer.end(&diff)?;
             diff.kept = out.map(Path::to_owned);
         }
@@ -233,14 +259,14 @@ impl Engine {
         // Whoever watches sees the run that follows; rows that were only compared would count twice.
         let comparing = RunOptions { progress: None, ..options.clone() };
         let report = match self.compared(graph, comparing, &watch).await {
-            Err(error) if error.kind() == towpath_core::ErrorKind::Cancelled => {
+            Err(error) if error.kind() == ErrorKind::Cancelled => {
                 let mut report = RunReport::new(graph.name.clone());
                 report.status = Status::Cancelled;
                 return Ok(Bound::Failed(Box::new(report)));
             }
             compared => compared?,
         };
-        let mut diff = self.told(graph, &watch, &report)?;
+        let mut diff = self.told(graph, &watch, report.nothing_new)?;
         let Purpose::Tell { plan: Some(compared) } =
             std::mem::replace(&mut *lock(&watch.purpose), Purpose::Tell { plan: None })
         else {
@@ -258,6 +284,9 @@ impl Engine {
             let count = (plan.len() - found.len()) as u64;
             diff.moved = Some(Moved { new, gone: count, examples_new: examples, examples_gone: gone });
             return Ok(Bound::Moved(Box::new(diff)));
+        }
+        if let Some((_, error)) = std::mem::take(&mut lock(&watch.told).ends).into_iter().next() {
+            return Err(error);
         }
         let bound = Engine { changes: Some(Watch::bound(plan)), ..self.clone() };
         Ok(Bound::Ran(Box::new(bound.run_graph(graph, options).await)))
@@ -303,7 +332,7 @@ impl Engine {
     }
 
     /// What was heard, with what it costs.
-    fn told(&self, graph: &Graph, watch: &Watch, report: &RunReport) -> Result<DiffReport> {
+    fn told(&self, graph: &Graph, watch: &Watch, nothing_new: bool) -> Result<DiffReport> {
         let mut told = lock(&watch.told);
         let mut sinks = BTreeMap::new();
         let mut refused = BTreeMap::new();
@@ -333,12 +362,14 @@ impl Engine {
         let order = graph.commit_order()?.into_iter().flatten().map(|sink| graph.sinks[sink].name.clone());
         Ok(DiffReport {
             pipeline: graph.name.clone(),
-            nothing_new: report.nothing_new,
+            nothing_new,
             refused: refused.into_iter().filter(|(_, diff)| diff.refused > 0).collect(),
             without: without.map(|node| (node.name.clone(), node.kind.clone())).collect(),
             order: order.collect(),
             sinks,
             costs,
+            ends: told.ends.iter().map(|(sink, error)| Failure::of(sink, error)).collect(),
+            broke_off: false,
             kept: None,
             moved: None,
         })

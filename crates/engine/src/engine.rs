@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use towpath_core::{
     Context, Error, ErrorKind, Name, PipelineSpec, Result, Run,
+    context::Door,
     pipeline::{CommonSpec, Guard, Role},
 };
 
@@ -256,12 +257,34 @@ impl Engine {
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Context {
+        self.context_behind(graph, name, Arc::new(self.door(graph, name, role, progress, cancel)), cancel)
+    }
+
+    pub(crate) fn door(
+        &self,
+        graph: &Graph,
+        name: &Name,
+        role: Role,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> CallDoor {
         let (common, guard) = graph.common(name).unwrap_or((CommonSpec::default(), Guard::default()));
         let counted = progress.component(name, role);
         let retry = common.retry.unwrap_or_default();
+        let deadline = graph.run.call_deadline.0;
+        CallDoor::new(self.outside.clone(), guard, retry, deadline, cancel.clone(), counted)
+            .watched(self.changes.clone())
+    }
+
+    /// What a component is given, with this door to the outside.
+    pub(crate) fn context_behind(
+        &self,
+        graph: &Graph,
+        name: &Name,
+        door: Arc<dyn Door>,
+        cancel: &CancellationToken,
+    ) -> Context {
         let outside = &self.outside;
-        let door = CallDoor::new(outside.clone(), guard, retry, graph.run.call_deadline.0, cancel.clone(), counted);
-        let door = Arc::new(door.watched(self.changes.clone()));
         let ctx = Context::new(graph.name.clone(), name.clone(), door, Arc::new(outside.clone()), cancel.clone())
             .with_ledger(Arc::new(outside.clone()));
         match &self.changes {

@@ -1,11 +1,19 @@
 //! What a run would do, found by cheap calls and by reading state only.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use towpath_core::{
-    Checkpoint, Error, Known, Name, PipelineSpec, Result, Resume, SinkPlan, SourcePlan, Work, WriteMode,
+    Call, Checkpoint, Context, Error, ErrorKind, Known, Lease, Name, PipelineSpec, Result, Resume, SinkPlan,
+    SourcePlan, Work, WriteMode,
+    context::{Attempt, Door},
     pipeline::{Guard, Role},
     sink::Guarantee,
     source::Replay,
@@ -14,8 +22,10 @@ use towpath_core::{
 use crate::{
     Progress,
     attempt::plan_transforms,
+    call::CallDoor,
     engine::{Engine, new_run},
     graph::Graph,
+    report::Failure,
 };
 
 /// How long a plan may wait for a server before it goes on without it.
@@ -36,6 +46,9 @@ pub struct PlanReport {
     pub sinks: Vec<PlannedSink>,
     /// What a reader should know before running it.
     pub warnings: Vec<String>,
+    /// Whom the plan could not ask, or who refused it: a run would end so now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Failure>,
 }
 
 /// A source's part of the plan.
@@ -148,19 +161,22 @@ impl Engine {
         let resume = Resume { from: self.last_checkpoint(graph)?, until: None, whole: false };
         let mut warnings = Vec::new();
         let mut known = BTreeMap::new();
-        let mut planned = Vec::new();
+        let (mut planned, mut failures) = (Vec::new(), Vec::new());
         for node in &graph.sources {
-            let ctx = self.context(graph, &node.name, Role::Source, &Progress::default(), &CancellationToken::new());
-            let (ctx, mut source) = (ctx.for_plan(), (node.make)()?);
-            let planning = source.plan(&ctx, &run, &resume);
+            let asking = Asking::of(self, graph, &node.name, Role::Source);
+            let mut source = (node.make)()?;
+            let planning = source.plan(&asking.ctx, &run, &resume);
             let in_time = tokio::time::timeout(PATIENCE, planning).await;
             let plan =
                 in_time.unwrap_or_else(|_| Err(Error::timeout(format!("planning took longer than {PATIENCE:?}"))));
-            let mut plan: SourcePlan = plan.map_err(|error| error.at(format!("source {}", node.name)))?;
-            if plan.schema == Known::No
-                && let Some(schema) = self.store.schema(&graph.name, &node.name)?
-            {
-                plan.schema = Known::LastRun(schema);
+            let before =
+                || Ok::<_, Error>(self.store.schema(&graph.name, &node.name)?.map_or(Known::No, Known::LastRun));
+            let Some(mut plan): Option<SourcePlan> = asking.came(plan, "source", &mut failures)? else {
+                known.insert(node.name.clone(), before()?);
+                continue;
+            };
+            if plan.schema == Known::No {
+                plan.schema = before()?;
             }
             known.insert(node.name.clone(), plan.schema.clone());
             if let Some(every) = graph.schedule.as_ref().and_then(|schedule| schedule.every) {
@@ -178,11 +194,11 @@ impl Engine {
         }
         let mut sinks = Vec::new();
         for node in &graph.sinks {
-            let ctx = self.context(graph, &node.name, Role::Sink, &Progress::default(), &CancellationToken::new());
+            let asking = Asking::of(self, graph, &node.name, Role::Sink);
             let mut sink = (node.make)()?;
             let schema = node.inputs.first().and_then(|input| known.get(input)).cloned().unwrap_or(Known::No);
-            let plan =
-                sink.plan(&ctx.for_plan(), &schema).await.map_err(|error| error.at(format!("sink {}", node.name)))?;
+            let plan = sink.plan(&asking.ctx, &schema).await;
+            let Some(plan): Option<SinkPlan> = asking.came(plan, "sink", &mut failures)? else { continue };
             let feeding: Vec<&SourcePlan> = planned
                 .iter()
                 .filter(|(source, _)| graph.sinks_of(&source.name).contains(&node.name))
@@ -236,6 +252,7 @@ impl Engine {
             transforms: transforms.collect(),
             sinks,
             warnings,
+            failures,
         })
     }
 
@@ -259,6 +276,65 @@ impl Engine {
     }
 }
 
+/// What a component is planned with. Whoever it could not ask is noticed here, whatever it makes of that: a plan shows what is known all
+/// the same, and exits as a run would.
+struct Asking {
+    name: Name,
+    ctx: Context,
+    door: Arc<Noticing>,
+}
+
+impl Asking {
+    fn of(engine: &Engine, graph: &Graph, name: &Name, role: Role) -> Self {
+        let cancel = CancellationToken::new();
+        let door = engine.door(graph, name, role, &Progress::default(), &cancel);
+        let door = Arc::new(Noticing { name: name.clone(), door, failure: Mutex::default() });
+        let behind = Arc::clone(&door) as Arc<dyn Door>;
+        Self { name: name.clone(), ctx: engine.context_behind(graph, name, behind, &cancel).for_plan(), door }
+    }
+
+    /// Its plan; `None`: there is none, and why is among the failures. A mistake in the config ends the plan.
+    fn came<T>(self, plan: Result<T>, role: &str, failures: &mut Vec<Failure>) -> Result<Option<T>> {
+        match plan {
+            Ok(plan) => {
+                failures.extend(self.door.failure.lock().unwrap_or_else(PoisonError::into_inner).take());
+                Ok(Some(plan))
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Internal | ErrorKind::Cancelled) => {
+                Err(error.at(format!("{role} {}", self.name)))
+            }
+            Err(error) => {
+                failures.push(Failure::of(&self.name, &error));
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// A door that keeps in mind the first call that found nobody, or was turned away.
+struct Noticing {
+    name: Name,
+    door: CallDoor,
+    failure: Mutex<Option<Failure>>,
+}
+
+#[async_trait]
+impl Door for Noticing {
+    async fn pass<'a>(&self, call: &Call, attempt: &mut (dyn FnMut() -> Attempt<'a> + Send)) -> Result<Lease> {
+        let passed = self.door.pass(call, attempt).await;
+        if let Err(error) = &passed
+            && matches!(
+                error.kind(),
+                ErrorKind::Auth | ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::RateLimited
+            )
+        {
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.get_or_insert_with(|| Failure::of(&self.name, error));
+        }
+        passed
+    }
+}
+
 /// The weakest part decides: a source that cannot be read again cannot be exactly once.
 fn guarantee(sink: &SinkPlan, sources: &[&SourcePlan]) -> Guarantee {
     let settled_singly = sources.iter().any(|source| source.replay == Replay::OneByOne);
@@ -276,6 +352,16 @@ fn conflict(sink: &SinkPlan, sources: &[&SourcePlan]) -> Option<String> {
     (rereads && sink.mode == WriteMode::Append).then(|| {
         "it appends, but a source reads again what earlier runs have read (lookback): a run will refuse this; use insert_new or upsert with a key".to_owned()
     })
+}
+
+impl PlanReport {
+    /// Of components of which nothing else is known.
+    fn unplanned(&self) -> impl Iterator<Item = &Failure> {
+        let is_shown = |name: &Name| {
+            self.sources.iter().any(|source| source.name == *name) || self.sinks.iter().any(|sink| sink.name == *name)
+        };
+        self.failures.iter().filter(move |failure| !is_shown(&failure.component))
+    }
 }
 
 impl fmt::Display for PlanReport {
@@ -335,6 +421,9 @@ impl fmt::Display for PlanReport {
             };
             writeln!(f, "  target   {}\n  write    {mode}\n  promise  {guarantee}", sink.target)?;
             write_notes(f, &sink.notes)?;
+        }
+        for failure in self.unplanned() {
+            writeln!(f, "\n{}\n  fails    {}", failure.component, failure.error)?;
         }
         if !self.warnings.is_empty() {
             writeln!(f)?;

@@ -1,6 +1,6 @@
 //! What a run came to, for people and for programs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Serialize, Serializer};
 use towpath_core::{Error, ErrorKind, Name, pipeline::Role};
@@ -193,8 +193,45 @@ impl RunReport {
             Status::Stopped => 3,
             Status::Cancelled => 130,
             Status::Failed if self.locked => 4,
-            Status::Failed if self.error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Config) => 2,
-            Status::Failed => 1,
+            Status::Failed => self.error.as_ref().map_or(1, exit_code),
         }
+    }
+}
+
+/// The program's exit code for what ends a run, or would end one: 2 config, 130 interrupted or the day's budget is spent, else 1.
+pub fn exit_code(error: &Error) -> u8 {
+    match error.kind() {
+        ErrorKind::Config => 2,
+        ErrorKind::Cancelled => 130,
+        _ if crate::budget::is_spent(error) => 130,
+        _ => 1,
+    }
+}
+
+/// An error that a plan goes on without, or tells at its end.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    /// Whose.
+    pub component: Name,
+    /// Where, what and why.
+    pub error: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The exit code of a run that ends with it.
+    pub exit_code: u8,
+}
+
+impl Failure {
+    pub(crate) fn of(component: &Name, error: &Error) -> Self {
+        let (component, hint) = (component.clone(), error.what_to_do().map(str::to_owned));
+        Self { component, error: error.to_string(), hint, exit_code: exit_code(error) }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.component, self.error)?;
+        self.hint.iter().try_for_each(|hint| write!(f, "; {hint}"))
     }
 }

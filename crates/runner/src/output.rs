@@ -10,7 +10,7 @@ use std::{
 
 use serde::Serialize;
 use towpath_config::{Problem, Problems, Severity};
-use towpath_core::{Error, ErrorKind};
+use towpath_core::Error;
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -176,13 +176,9 @@ pub(crate) fn failure(failure: &Failure) -> u8 {
     }
 }
 
-/// The exit code of an error outside a run.
+/// The exit code of an error: in a run and outside the same.
 pub(crate) fn code(error: &Error) -> u8 {
-    match error.kind() {
-        ErrorKind::Config => 2,
-        ErrorKind::Cancelled => 130,
-        _ => 1,
-    }
+    towpath_engine::report::exit_code(error)
 }
 
 #[cfg(test)]

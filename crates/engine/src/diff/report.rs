@@ -7,6 +7,7 @@ use serde_json::Value;
 use towpath_core::{Action, Budget, BudgetState, Change, FieldChange, Name};
 
 use super::SHOWN;
+use crate::report::Failure;
 
 /// What a run would change, and what that costs. Prints for people, serializes for programs.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +29,12 @@ pub struct DiffReport {
     pub without: BTreeMap<Name, String>,
     /// By account.
     pub costs: Vec<Cost>,
+    /// What a run would end with, by sink: it would not do all of this.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<Failure>,
+    /// The comparing itself ended so: there may be more differences.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub broke_off: bool,
     /// Where all of it was kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<PathBuf>,
@@ -183,6 +190,10 @@ impl DiffReport {
     pub fn is_empty(&self) -> bool {
         self.sinks.values().all(|sink| sink.changes() == 0)
     }
+    /// The program's exit code: that of the run that would end so; 0 where it would end well.
+    pub fn exit_code(&self) -> u8 {
+        self.ends.first().map_or(0, |failure| failure.exit_code)
+    }
 }
 
 /// `1,234`.
@@ -220,9 +231,22 @@ fn value(value: Option<&Value>) -> String {
     let text = match value {
         None | Some(Value::Null) => return "(nothing)".to_owned(),
         Some(Value::String(text)) => format!("{text:?}"),
+        Some(Value::Object(parts)) if parts.keys().all(|part| part == "id" || part == "key") => {
+            link(parts.get("id"), parts.get("key"))
+        }
         Some(other) => other.to_string(),
     };
     cut(&text, LONGEST)
+}
+
+/// What a link leads to: `12 (C-7)`, `12`, `new (C-7)`.
+fn link(id: Option<&Value>, key: Option<&Value>) -> String {
+    let id = id.map_or_else(|| "new".to_owned(), Value::to_string);
+    match key {
+        Some(Value::String(key)) => format!("{id} ({key})"),
+        Some(key) => format!("{id} ({key})"),
+        None => id,
+    }
 }
 
 fn verb(action: Action) -> &'static str {
@@ -288,13 +312,21 @@ impl fmt::Display for DiffReport {
         if let Some(moved) = &self.moved {
             write_moved(f, moved)?;
         }
+        if !self.ends.is_empty() {
+            let what = if self.broke_off {
+                "the comparing broke off, so there may be more"
+            } else {
+                "a run would not do this"
+            };
+            writeln!(f, "\n{what}")?;
+            self.ends.iter().try_for_each(|failure| writeln!(f, "  {failure}"))?;
+        }
         if let Some(path) = &self.kept {
-            writeln!(
-                f,
-                "\nkept in {}: run exactly this with `towpath run FILE --plan {}`",
-                path.display(),
-                path.display()
-            )?;
+            let path = path.display();
+            match self.ends.is_empty() {
+                true => writeln!(f, "\nkept in {path}: run exactly this with `towpath run FILE --plan {path}`")?,
+                false => writeln!(f, "\nkept in {path}")?,
+            }
         }
         Ok(())
     }
@@ -407,6 +439,14 @@ mod tests {
         assert_eq!(value(Some(&Value::String("a\nb".into()))), "\"a\\nb\"");
         assert_eq!(value(Some(&long)).chars().count(), 60);
         assert_eq!(value(None), "(nothing)");
+        for (linked, shown) in [
+            (serde_json::json!({ "id": 12, "key": "C-7" }), "12 (C-7)"),
+            (serde_json::json!({ "id": 12 }), "12"),
+            (serde_json::json!({ "key": "C-7" }), "new (C-7)"),
+            (serde_json::json!({ "value": 3 }), r#"{"value":3}"#),
+        ] {
+            assert_eq!(value(Some(&linked)), shown);
+        }
         assert_eq!(
             (count(1234567), plural(1, "row"), plural(0, "row")),
             ("1,234,567".into(), "1 row".into(), "0 rows".into())

@@ -166,6 +166,7 @@ impl Parts<'_> {
             if let (Some(before), Some(now)) = (self.keyed_by.as_ref(), &keyed_by)
                 && before != now
             {
+                let [before, now] = [before, now].map(|keyed_by| self.sink.keyed_in_words(keyed_by));
                 return Err(Error::conflict(format!("the keys of the rows there were computed with '{before}', these with '{now}'"))
                     .hint("bring the columns back, or load into a new table, or `towpath state reset checkpoint` if the old keys no longer matter"));
             }

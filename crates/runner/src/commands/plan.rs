@@ -18,7 +18,14 @@ pub(crate) fn plan(global: &Global, file: &Path) -> Outcome {
     } else {
         output::out(&report.to_string());
     }
-    Ok(0)
+    // Whose variables are not set is not asked, which was told.
+    let failures =
+        report.failures.iter().filter(|failure| !loaded.unset.iter().any(|name| **name == *failure.component));
+    let codes = failures.map(|failure| {
+        output::err(&format!("error: {failure}\n"));
+        failure.exit_code
+    });
+    Ok(codes.reduce(|first, _| first).unwrap_or(0))
 }
 
 pub(crate) fn diff(global: &Global, file: &Path, out: Option<&Path>, full: bool) -> Outcome {
@@ -36,5 +43,6 @@ pub(crate) fn diff(global: &Global, file: &Path, out: Option<&Path>, full: bool)
     } else {
         output::out(&report.to_string());
     }
-    Ok(0)
+    report.ends.iter().for_each(|failure| output::err(&format!("error: {failure}\n")));
+    Ok(report.exit_code())
 }
