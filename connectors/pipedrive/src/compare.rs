@@ -1,6 +1,6 @@
 //! From a row and a record to what has to be sent. Pure.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use towpath_core::FieldChange;
 
 use crate::{
@@ -68,9 +68,15 @@ pub fn differing(mapped: &[Mapped], desired: &Desired, record: &Record) -> Vec<(
         return vec![];
     }
     let there = from_text(&record.values);
+    // A deal always has a currency. It says something where there is an amount, and goes with that: filled with a new amount, it would be
+    // another sum of money in the old currency.
+    let amount = Kind::Standard(Standard::Amount);
+    let amounts = mapped.iter().zip(&there).filter(|(mapped, _)| mapped.field.kind == amount);
+    let without = amounts.map(|(_, there)| is_empty(&amount, there)).next().unwrap_or(false);
     let differs = |(at, old): (usize, Value)| {
         let kind = &mapped[at].field.kind;
-        let keeps = mapped[at].only_empty && !is_empty(kind, &old);
+        let free = without && *kind == Kind::Standard(Standard::Currency);
+        let keeps = mapped[at].only_empty && !free && !is_empty(kind, &old);
         (!keeps && !is_kept(kind, &desired.values[at], &old)).then_some((at, old))
     };
     there.into_iter().enumerate().take(mapped.len()).filter_map(differs).collect()
@@ -117,7 +123,7 @@ pub fn update_body(
     for (at, old) in changes {
         let field = &mapped[*at].field;
         let more = record.more.iter().flat_map(|more| more.iter()).find(|(field, _)| field == at).map(|(_, all)| all);
-        let single = serde_json::json!([{ "value": old, "primary": true, "label": "work" }]);
+        let single = json!([{ "value": old, "primary": true, "label": "work" }]);
         let there = more.or((!old.is_null()).then_some(&single));
         let mut sent = value::to_wire(&field.kind, &field.code, &desired.values[*at], there);
         if field.kind == Kind::Monetary
@@ -140,7 +146,11 @@ pub fn shown(
 ) -> Vec<FieldChange> {
     let change = |(at, old): &(usize, Value)| {
         let Mapped { field: Field { name, kind, .. }, link, .. } = &mapped[*at];
-        let id = link.and_then(|link| linked(link, old.as_u64()?));
+        let id = link.and_then(|link| match old {
+            // In a plan, one that is yet to be made.
+            Value::String(key) => Some(json!({ "key": key })),
+            old => linked(link, old.as_u64()?),
+        });
         FieldChange { field: name.clone(), old: id.or_else(|| value::shown(kind, old)), new: desired.shown(*at, kind) }
     };
     changes.iter().map(change).collect()
@@ -157,8 +167,6 @@ pub fn shown_new(mapped: &[Mapped], desired: &Desired) -> Vec<FieldChange> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn mapped(name: &str, custom: bool, kind: Kind) -> Mapped {
@@ -198,6 +206,26 @@ mod tests {
             let desired = desired(row);
             let changes = differing(&mapped, &desired, &there);
             assert_eq!(Value::Object(update_body(&mapped, &desired, &changes, &there)), expected, "{}", desired.text);
+        }
+    }
+
+    #[test]
+    fn a_currency_is_filled_with_its_amount_and_not_without() {
+        let mut mapped = [
+            mapped("k", true, Kind::Standard(Standard::Text)),
+            mapped("value", false, Kind::Standard(Standard::Amount)),
+            mapped("currency", false, Kind::Standard(Standard::Currency)),
+        ];
+        mapped.iter_mut().for_each(|mapped| mapped.only_empty = true);
+        for (there, expected) in [
+            (json!(["k1", 0, "EUR"]), json!({ "value": 5, "currency": "USD" })),
+            (json!(["k1", 3, "EUR"]), json!({})),
+            (json!(["k1", 0, "USD"]), json!({ "value": 5 })),
+        ] {
+            let (desired, there) = (desired(json!(["k1", 5, "USD"])), record(there));
+            let changes = differing(&mapped, &desired, &there);
+            let body = Value::Object(update_body(&mapped, &desired, &changes, &there));
+            assert_eq!(body, expected, "{}", there.values);
         }
     }
 

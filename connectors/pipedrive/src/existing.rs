@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use towpath_core::{Context, Effect, Result, Run};
 
@@ -125,15 +125,15 @@ impl Existing {
     pub fn made(&self, id: u64) -> bool {
         id == 0 || self.made.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
     }
-    /// A record of others as a change shows it: its id, with its key behind where that is known; of one that is not there when a run
-    /// is planned, the key alone.
+    /// A record of others as a change shows it: its id, with its key where that is known; of one that is not there when a run is planned,
+    /// the key alone.
     pub fn shown(&self, id: u64, key: Option<&str>) -> Option<Value> {
         if self.made(id) {
             let listed = self.listed();
             let of_id = || listed.as_ref()?.key_of(id).map(str::to_owned);
-            return key.map(str::to_owned).or_else(of_id).map(Value::from);
+            return Some(json!({ "key": key.map(str::to_owned).or_else(of_id)? }));
         }
-        Some(key.map_or_else(|| Value::from(id), |key| Value::from(format!("{id} ({key})"))))
+        Some(key.map_or_else(|| json!({ "id": id }), |key| json!({ "id": id, "key": key })))
     }
 
     /// What is asked of the records, found in the account.
@@ -142,6 +142,10 @@ impl Existing {
     /// Of the calls; Config.
     pub async fn shape(&self) -> Result<&Shape> {
         self.shape.get_or_try_init(|| Shape::find(&self.crm, &self.ask)).await
+    }
+    /// The same, if it has been found.
+    pub fn shape_found(&self) -> Option<&Shape> {
+        self.shape.get()
     }
     /// The records, listed. A lock is never held over an await.
     ///

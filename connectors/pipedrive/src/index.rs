@@ -123,8 +123,20 @@ pub struct Index {
     pub keyless: u64,
     /// Ids between which two pages met, with others in between: one of those may have been shifted out of sight.
     pub gaps: Vec<(u64, u64)>,
-    /// How many keys several rows had, and the first of them.
-    pub repeated: Option<(u64, Box<str>)>,
+    /// Keys that several rows had.
+    pub repeated: Repeated,
+}
+
+/// So many keys of several rows are named.
+const REPEATED_NAMED: usize = 5;
+
+/// Keys that several rows had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repeated {
+    /// How many.
+    pub keys: u64,
+    /// The first of these.
+    pub examples: Vec<Box<str>>,
 }
 
 impl Index {
@@ -164,8 +176,15 @@ impl Index {
             Seen::Never | Seen::Once(_) => Seen::Often,
         };
         if slot.seen == Seen::Often {
-            self.repeated.get_or_insert_with(|| (0, key.into())).0 += 1;
+            self.repeated.keys += 1;
+            if self.repeated.examples.len() < REPEATED_NAMED {
+                self.repeated.examples.push(key.into());
+            }
         }
+    }
+    /// How many keys rows had.
+    pub fn seen(&self) -> u64 {
+        self.slots.values().filter(|slot| slot.seen != Seen::Never).count() as u64
     }
     /// A record's values are these now.
     pub fn update(&mut self, key: &str, id: u64, values: Box<str>, more: More) {
@@ -222,16 +241,18 @@ mod tests {
         index.saw("c", 0, false);
         let seen: Vec<_> = index.iter().map(|(key, slot)| (key, slot.seen)).collect();
         assert_eq!(seen, [("a", Seen::Once(0))], "a key without records is none");
-        for (key, batch, again, expected) in [
-            ("a", 0, false, None),
-            ("a", 1, false, Some((1, "a"))),
-            ("d", 1, true, Some((2, "a"))),
-            ("d", 1, false, Some((2, "a"))),
-            ("d", 2, false, Some((2, "a"))),
+        for (key, batch, again, expected, seen) in [
+            ("a", 0, false, "", 2),
+            ("a", 1, false, "a", 2),
+            ("d", 1, true, "a d", 3),
+            ("d", 1, false, "a d", 3),
+            ("d", 2, false, "a d", 3),
         ] {
             index.saw(key, batch, again);
-            let found = index.repeated.as_ref().map(|(count, first)| (*count, &**first));
-            assert_eq!(found, expected, "{key} {batch} {again}");
+            let Repeated { keys, examples } = &index.repeated;
+            let found = (examples.join(" "), *keys, index.seen());
+            let count = expected.split_whitespace().count() as u64;
+            assert_eq!(found, (expected.to_owned(), count, seen), "{key} {batch} {again}");
         }
     }
 }

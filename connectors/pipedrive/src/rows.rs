@@ -68,6 +68,8 @@ pub struct Planned {
     pub equal: u64,
     /// Rows that are left out: a later one has their key, or the policies say so.
     pub left_out: u64,
+    /// Rows that have a key.
+    pub keyed: u64,
     /// Rows refused.
     pub rejected: Vec<Reject>,
     /// Records of which several have a row's key.
@@ -145,6 +147,7 @@ impl<'a> Planner<'a> {
             let key = self.key(&columns, row, &mut buffers);
             if let Ok(key) = &key {
                 last.insert(key.clone(), row);
+                planned.keyed += 1;
             }
             keys.push(key);
         }

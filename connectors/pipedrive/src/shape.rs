@@ -121,6 +121,8 @@ pub struct Shape {
     pub extras: Map<String, Value>,
     /// What the keys are, with their account.
     pub keyed_by: String,
+    /// The names of all custom fields, by their keys.
+    pub names: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -207,7 +209,18 @@ impl Shape {
         }
         let keyed_by = format!("{account} {entity} {}", key_field.code);
         let wanted = wanted(entity, &mapped);
-        Ok(Self { entity, mapped, key, wanted, links, extras: Map::new(), keyed_by })
+        let custom = definitions.iter().filter(|one| one.is_custom_field);
+        let names = custom.map(|one| (one.field_code.clone(), one.field_name.clone())).collect();
+        Ok(Self { entity, mapped, key, wanted, links, extras: Map::new(), keyed_by, names })
+    }
+
+    /// What the keys are or were, with the field's name as it is now.
+    pub fn keyed_in_words(&self, keyed_by: &str) -> String {
+        let Some((place, code)) = keyed_by.rsplit_once(' ') else { return keyed_by.to_owned() };
+        match self.names.get(code) {
+            Some(name) => format!("{place} {name} ({code})"),
+            None => keyed_by.to_owned(),
+        }
     }
 
     /// Users, pipelines and stages by their names. Nothing is asked where no name stands.

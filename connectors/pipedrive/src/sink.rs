@@ -23,7 +23,7 @@ use crate::{
     client::Crm,
     config::{OnMissing, SinkOptions, Source},
     existing::{Existing, Link},
-    index::{Seen, Slot, State},
+    index::{Repeated, Seen, Slot, State},
     rows::{Job, Planner, Twin, Work},
     send::{Came, Sender},
     shape::{Ask, Shape},
@@ -54,6 +54,8 @@ struct Open {
     lost: Vec<lost::Lost>,
     /// Rows that this sink has refused.
     refused: u64,
+    /// Rows with a key.
+    keyed: u64,
     /// Duplicates named so far.
     twins: u64,
     said: Mutex<HashSet<usize>>,
@@ -144,6 +146,11 @@ impl PipedriveSink {
 
 #[async_trait]
 impl Sink for PipedriveSink {
+    fn keyed_in_words(&self, keyed_by: &str) -> String {
+        let shape = self.open.as_ref().and_then(|open| open.existing.shape_found());
+        shape.map_or_else(|| keyed_by.to_owned(), |shape| shape.keyed_in_words(keyed_by))
+    }
+
     fn key_columns(&self) -> Option<Vec<String>> {
         match self.options.fields.get(&self.options.match_on)?.parts().ok()? {
             (Source::Column(column), _) => Some(vec![column]),
@@ -187,8 +194,18 @@ impl Sink for PipedriveSink {
         let later = |(name, link): (&String, _)| Existing::of_link_later(&crm, Ask::of_link(name, link), run);
         let linked = options.link.iter().map(later).collect();
         let said = Mutex::default();
-        self.open =
-            Some(Open { options, existing, linked, lost: vec![], refused: 0, twins: 0, said, crm, stopped: None });
+        self.open = Some(Open {
+            options,
+            existing,
+            linked,
+            lost: vec![],
+            refused: 0,
+            keyed: 0,
+            twins: 0,
+            said,
+            crm,
+            stopped: None,
+        });
         Ok(Held::ByEngine)
     }
 
@@ -273,6 +290,7 @@ impl Open {
         if creates && !crate::existing::lock(index).gaps.is_empty() && existing.close_gaps().await? {
             planned = planner.plan(&plain)?;
         }
+        self.keyed += planned.keyed;
         self.report(&planned.twins)?;
         self.crm.ctx().equal(planned.equal + planned.left_out);
         wrote.known += planned.equal + planned.left_out;
@@ -341,16 +359,27 @@ impl Open {
         Ok(())
     }
 
+    /// Rows of one key are a mistake of the input more often than not.
+    fn tell_repeated(&self) {
+        let Some((seen, Repeated { keys, examples })) =
+            self.existing.listed().map(|index| (index.seen(), index.repeated.clone())).filter(|(_, all)| all.keys > 0)
+        else {
+            return;
+        };
+        let (SinkOptions { entity, match_on, .. }, rows) = (&*self.options, self.keyed.saturating_sub(seen));
+        let more = if keys > examples.len() as u64 { ", …" } else { "" };
+        tracing::warn!(
+            "{entity}: {rows} rows have given way to later ones of the same {match_on}, with {keys} keys such as {}{more}; make them one in the \
+             query, or those that are far apart are written in every run",
+            examples.join(", ")
+        );
+    }
+
     /// What no row stands for is closed or deleted, if that can be known.
     async fn complete(&mut self, input: Complete, wrote: &mut Wrote) -> Result<()> {
         // Sooner than the flush has to, which cannot put its error off.
         self.find_lost(wrote).await?;
-        if let Some((keys, first)) = self.existing.listed().and_then(|index| index.repeated.clone()) {
-            let SinkOptions { entity, match_on, .. } = &*self.options;
-            tracing::info!(
-                "{entity}: several rows had the same {match_on}, for {keys} of them, such as {first}: the last row counts; make it one in the query"
-            );
-        }
+        self.tell_repeated();
         let action = match self.options.on_missing {
             OnMissing::Keep => return Ok(()),
             OnMissing::Close => Action::Close,
@@ -380,7 +409,8 @@ impl Open {
         let most = (total as f64 * self.options.max_deletes.0).floor() as usize;
         // In a plan and in a run the same order.
         missing.sort_unstable();
-        if missing.len() > most {
+        let too_many = missing.len() > most;
+        if too_many {
             let named = missing.iter().take(MISSING_NAMED).map(|(id, key)| format!("{key} (id {id})"));
             let named = named.collect::<Vec<_>>().join(", ");
             let more = if missing.len() > MISSING_NAMED { ", …" } else { "" };
@@ -390,14 +420,18 @@ impl Open {
                 missing.len(),
                 self.options.max_deletes
             );
-            return Err(Error::conflict(what)
-                .hint("look whether the input is complete; if it is, raise max_deletes for one run, of which `plan --diff` then lists all. None was closed or deleted"));
+            // Where only differences are asked for, all of them are shown, these among them.
+            self.crm.ctx().would_end(Error::conflict(what).hint(
+                "look whether the input is complete; if it is, raise max_deletes for one run; `plan --diff --out` lists them all. None was closed or deleted",
+            ))?;
         }
         let sender = self.sender(shape);
         let mut refused = vec![];
         for (id, key) in missing {
             match sender.end(&key, id, action).await? {
                 Came::Refused(why) => refused.push(format!("{id}: {why}")),
+                // A run ends here, and they stay: whom links lead to is still there.
+                Came::Done | Came::Lost { .. } if too_many => {}
                 Came::Done | Came::Lost { .. } => {
                     wrote.removed += 1;
                     if let Some(mut index) = self.existing.listed() {

@@ -72,6 +72,7 @@ pub struct Heard {
     withholds: bool,
     changes: Mutex<Vec<Change>>,
     equal: AtomicU64,
+    ends: Mutex<Vec<Error>>,
 }
 
 impl Changes for Heard {
@@ -84,6 +85,13 @@ impl Changes for Heard {
     }
     fn withholds(&self) -> bool {
         self.withholds
+    }
+    fn would_end(&self, _: &Name, error: Error) -> Result<()> {
+        if !self.withholds {
+            return Err(error);
+        }
+        self.ends.lock().unwrap().push(error);
+        Ok(())
     }
 }
 
@@ -226,7 +234,8 @@ impl Company {
         let mut outcomes = vec![];
         for (sink, heard, batches) in &mut open {
             let mut outcome = Outcome::default();
-            outcome.error = drive(sink, batches, complete, withholds, run, &mut outcome).await.err();
+            let ended = drive(sink, batches, complete, withholds, run, &mut outcome).await.err();
+            outcome.error = ended.or_else(|| heard.ends.lock().unwrap().pop());
             outcome.changes = heard.changes.lock().unwrap().clone();
             outcome.equal = heard.equal.load(Ordering::Relaxed);
             outcomes.push(outcome);
