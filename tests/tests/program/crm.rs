@@ -6,6 +6,7 @@
 
 mod any;
 mod kills;
+mod missing;
 mod oauth;
 mod policies;
 mod shop;
