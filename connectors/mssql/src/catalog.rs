@@ -223,6 +223,15 @@ const POINTING: &str = "SELECT f.name, s.name, o.name FROM sys.foreign_keys f \
      JOIN sys.objects o ON o.object_id = f.parent_object_id JOIN sys.schemas s ON s.schema_id = o.schema_id \
      WHERE f.referenced_object_id = OBJECT_ID(@P1) AND f.parent_object_id <> f.referenced_object_id AND f.is_disabled = 0 ORDER BY f.name";
 
+/// Triggers of a table, and whether they take the place of the statement.
+const TRIGGERS: &str = "SELECT name, is_instead_of_trigger FROM sys.triggers WHERE parent_id = OBJECT_ID(@P1) AND is_disabled = 0 ORDER BY name";
+
+/// Triggers of a table: their names, and whether they take the place of the statement.
+pub(crate) async fn triggers(session: &mut Session, name: &TableName) -> Result<Vec<(String, bool)>> {
+    let rows = session.ask(&format!("read which triggers {name} has"), TRIGGERS, &[&name.to_string()]).await?;
+    Ok(rows.iter().map(|row| (text(row, 0).unwrap_or_default(), number(row, 1) == Some(1))).collect())
+}
+
 /// Foreign keys of other tables that point to one: their names, and whose they are.
 pub(crate) async fn pointing(session: &mut Session, name: &TableName) -> Result<Vec<(String, TableName)>> {
     let rows = session.ask(&format!("read what points to {name}"), POINTING, &[&name.to_string()]).await?;
@@ -360,6 +369,7 @@ mod tests {
             ("CHECK constraints", CHECKS),
             ("foreign keys", FOREIGN),
             ("what points here", POINTING),
+            ("triggers", TRIGGERS),
         ];
         insta::assert_snapshot!(all.map(|(what, sql)| format!("-- {what}\n{sql}\n")).join("\n"));
     }

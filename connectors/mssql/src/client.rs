@@ -321,9 +321,15 @@ fn too_long((host, port): &(String, u16), encrypt: Encrypt) -> Error {
     Error::timeout(format!("connecting to {host}:{port} takes too long")).hint(format!("{hint}{version_8}"))
 }
 
-/// The settings of a session.
+/// The settings of a session. Those that an insert needs where a computed column or a part of a table has an index, or a view does (else error 1934): the
+/// driver's sign-in asks for all but ARITHABORT, which a server's `user options` or a database may have otherwise, as they may have NOCOUNT, without which
+/// nobody knows how many rows there were, and transactions that begin by themselves ("SET Statements", learn.microsoft.com/sql/t-sql/statements).
 pub(crate) fn set_up_sql(lock: Duration) -> String {
-    format!("SET XACT_ABORT ON; SET LOCK_TIMEOUT {}; SET DATEFORMAT ymd;", lock.as_millis())
+    format!(
+        "SET ANSI_NULLS, ANSI_PADDING, ANSI_WARNINGS, ARITHABORT, CONCAT_NULL_YIELDS_NULL, QUOTED_IDENTIFIER ON; SET NUMERIC_ROUNDABORT OFF; \
+         SET NOCOUNT OFF; SET IMPLICIT_TRANSACTIONS OFF; SET XACT_ABORT ON; SET LOCK_TIMEOUT {}; SET DATEFORMAT ymd;",
+        lock.as_millis()
+    )
 }
 
 /// A pool of sessions of one login.

@@ -118,6 +118,7 @@ pub(crate) fn meaning(code: u32) -> Meaning {
         | 1007
         | 2628
         | 3609
+        | 3616
         | 4863..=4869
         | 6522
         | 7339
@@ -216,13 +217,27 @@ fn advice(code: u32, message: &str) -> Option<String> {
 
 impl From<&TokenError> for Said {
     fn from(token: &TokenError) -> Self {
-        Self { code: token.code(), class: token.class(), message: token.message().to_owned() }
+        Self {
+            code: token.code(),
+            class: token.class(),
+            message: token.message().to_owned(),
+            procedure: token.procedure().to_owned(),
+        }
     }
 }
 
 /// The server's own words, with its number.
 fn words(said: &Said) -> String {
-    format!("{} (error {})", said.message.trim_end(), said.code)
+    told(&said.message, said.code, &said.procedure)
+}
+
+/// What the server says, in the words it has for it. Those of its own procedures that we call are not named.
+pub(crate) fn told(message: &str, code: u32, procedure: &str) -> String {
+    let message = message.trim_end();
+    if procedure.is_empty() || procedure.to_lowercase().starts_with("sp_") {
+        return format!("{message} (error {code})");
+    }
+    format!("{message} (error {code}, raised by {procedure})")
 }
 
 /// What to grant: `The INSERT permission was denied on the object 'log', database 'd', schema 'dbo'.`

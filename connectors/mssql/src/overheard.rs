@@ -28,6 +28,8 @@ pub(crate) struct Said {
     pub(crate) code: u32,
     pub(crate) class: u8,
     pub(crate) message: String,
+    /// The trigger or procedure that raised it, where it is one.
+    pub(crate) procedure: String,
 }
 
 /// What came of a request that failed.

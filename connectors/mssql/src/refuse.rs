@@ -7,7 +7,7 @@ use towpath_core::{Error, ErrorKind, Result, WriteMode};
 use crate::{
     catalog::{Table, TableName},
     client::{Pool, number, text},
-    error::{Meaning, meaning},
+    error::{Meaning, meaning, told},
     statements::{self, Publish},
 };
 
@@ -205,7 +205,7 @@ pub(crate) async fn first_refused(
                 }
             };
             high = next;
-            let reason = format!("{} (error {code})", text(row, 1).unwrap_or_default().trim());
+            let reason = told(&text(row, 1).unwrap_or_default(), code, &text(row, 3).unwrap_or_default());
             found =
                 Some(Refusal { kind, column: column_of(&reason).map(Into::into), reason: reason.into(), tried: true });
         }

@@ -12,7 +12,7 @@ use towpath_core::{
 
 use crate::{
     adopt,
-    catalog::{TableName, pointing},
+    catalog::{TableName, pointing, triggers},
     changes::{self, Changes},
     client::{Limits, Pool},
     config::SinkOptions,
@@ -69,11 +69,12 @@ impl MssqlSink {
             let target = self.target.in_schema(&mut session).await?;
             let table = changes::found(&mut session, &self.options, &target).await?;
             let pointing = if replaces { pointing(&mut session, &target).await? } else { vec![] };
-            Ok((target, table, pointing))
+            let triggers = if table.is_some() { triggers(&mut session, &target).await? } else { vec![] };
+            Ok((target, table, pointing, triggers))
         });
         let found = found.await;
         pool.close().await;
-        let (target, found, pointing) = match found {
+        let (target, found, pointing, triggers) = match found {
             Ok(found) => found,
             // A plan is made without the server too.
             Err(error) if self.login.has_unset() => return Ok(vec![error.message().to_owned()]),
@@ -114,6 +115,17 @@ impl MssqlSink {
                      `publish` of `commit` so that they are",
                     unique.columns.join(", "),
                     unique.name
+                ));
+            }
+        }
+        for (name, instead) in triggers {
+            if instead {
+                notes.push(format!(
+                    "rows are given to the trigger \"{name}\", which does with them what it does (INSTEAD OF)"
+                ));
+            } else if replaces {
+                notes.push(format!(
+                    "if the trigger \"{name}\" refuses a row, the run will fail, and {target} is left as it was"
                 ));
             }
         }

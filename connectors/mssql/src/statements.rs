@@ -176,8 +176,8 @@ impl Publish<'_> {
             );
         }
         format!(
-            "DECLARE @rows int; SET @rows = 0; BEGIN TRY BEGIN TRANSACTION; {others}SET @rows = 1; {}; ROLLBACK TRANSACTION; SELECT 0, N'', @rows; END TRY \
-             BEGIN CATCH IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT ERROR_NUMBER(), ERROR_MESSAGE(), @rows; END CATCH",
+            "DECLARE @rows int; SET @rows = 0; BEGIN TRY BEGIN TRANSACTION; {others}SET @rows = 1; {}; ROLLBACK TRANSACTION; SELECT 0, N'', @rows, N''; END TRY \
+             BEGIN CATCH IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT ERROR_NUMBER(), ERROR_MESSAGE(), @rows, ERROR_PROCEDURE(); END CATCH",
             statements.join("; ")
         )
     }
@@ -352,6 +352,12 @@ pub(crate) fn begin_publish(target: &TableName, wait: Duration) -> String {
     )
 }
 
+/// One of the [statements](Publish::statements), and how many rows it touched: not those that triggers touch, and whatever the server's `user options`
+/// say of counting.
+pub(crate) fn counted(statement: &str) -> String {
+    format!("{statement}; SELECT ROWCOUNT_BIG()")
+}
+
 /// The fence as it is.
 pub(crate) fn read_fence(table: &TableName, owner: &str) -> String {
     format!("SELECT fence, publish FROM {table} WHERE owner = '{owner}'")
@@ -473,6 +479,7 @@ mod tests {
         show("insert one", &insert_staged(&staging, &["id", "code", "doc"], &[false, true, false]));
         show("known", &known_hashes(&target, "row_hash", 1000, Some("at")));
         show("begin", &begin_publish(&target, Duration::from_secs(30)));
+        show("counted", &counted("UPDATE …"));
         show("fence", &read_fence(&checkpoints, "0123456789abcdef"));
         for (mode, key, repeats) in [
             (WriteMode::Append, vec![], false),

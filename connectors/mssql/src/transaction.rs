@@ -4,7 +4,7 @@ use towpath_core::{Error, ErrorKind, Result};
 
 use crate::{
     checkpoints::{Fence, Owner, overtaken},
-    client::{Lease, Pool, first_number},
+    client::{Lease, Pool, first_number, number},
     config::SinkOptions,
     statements,
 };
@@ -66,10 +66,14 @@ impl Transaction<'_> {
         }
         let mut touched = 0;
         for sql in statements {
-            match session.execute(&format!("publish to {target}"), sql, &[]).await {
+            match session.batch(&format!("publish to {target}"), &statements::counted(sql)).await {
                 // What was there before is not counted.
                 Ok(_) if sql.starts_with("DELETE FROM") => {}
-                Ok(rows) => touched += rows,
+                // A trigger may answer with rows of its own, before.
+                Ok(results) => {
+                    let count = results.last().and_then(|rows| rows.first()).and_then(|row| number(row, 0));
+                    touched += count.and_then(|count| u64::try_from(count).ok()).unwrap_or_default();
+                }
                 // Whatever the server has against it that does not pass by itself may be a row.
                 Err(error) if !error.can_retry() && error.kind() != ErrorKind::Auth => {
                     return Ok(Begun::Refused(error));

@@ -642,3 +642,54 @@ async fn connections_are_encrypted_as_asked() {
         }
     }
 }
+
+/// A trigger that refuses a swap, by an error of its own or by taking everything back: the error says which, and the table is as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swap_that_a_trigger_refuses_changes_nothing() {
+    let server = Server::simulated().await;
+    let simulator = server.simulator.as_ref().unwrap();
+    let mut out = String::new();
+    for (at, what) in [
+        ("INSERT INTO [SCHEMA].[t]", What::Trigger("no_negative".into(), "A quantity is negative.".into())),
+        ("DELETE FROM [SCHEMA].[t]", What::Trigger("no_deletes".into(), "Rows stay.".into())),
+        (
+            "INSERT INTO [SCHEMA].[t]",
+            What::Message(3609, "The transaction ended in the trigger. The batch has been aborted.".into()),
+        ),
+    ] {
+        let place = server.place().await;
+        place.ask("CREATE TABLE $.t (id int NOT NULL, qty int NULL); INSERT INTO $.t VALUES (7, 7), (8, 8)").await;
+        simulator.faults().add(Fault { when: When::Every(at.replace("SCHEMA", &place.schema)), what });
+        let given = [rows("id:int|qty:int\n1|1\n2|-1"), rows("id:int|qty:int\n3|1")];
+        let (mut sink, run, ctx) = (place.sink(json!({"write": "replace"})), run("r"), context(3));
+        sink.open(&ctx, &run).await.unwrap();
+        let mut refused = None;
+        for (epoch, batch) in given.iter().enumerate() {
+            sink.schema(&batch.schema()).await.unwrap();
+            sink.write(0, batch.clone()).await.unwrap();
+            sink.flush().await.unwrap();
+            refused = sink.commit(&checkpoint(&run, epoch as u64 + 1, epoch == 1)).await.err();
+            assert_eq!(refused.is_some(), epoch == 1, "{refused:?}");
+        }
+        sink.close().await.unwrap();
+        let error = refused.unwrap();
+        assert_eq!(error.kind(), ErrorKind::Data, "{error}");
+        assert_eq!(place.ask("SELECT id, qty FROM $.t ORDER BY id").await, ["7|7", "8|8"], "{error}");
+        assert_eq!(simulator.open_transactions(), 0, "{error}");
+        let shown = error.to_string().replace(&place.schema, "schema").replace(&simulator.port().to_string(), "PORT");
+        let hint = error.what_to_do().unwrap().replace(&place.schema, "schema");
+        out.push_str(&format!("{shown}\n  {hint}\n"));
+        // When it is mended, the run is taken up: what it has staged is there.
+        simulator.faults().clear();
+        let mut sink = place.sink(json!({"write": "replace"}));
+        assert_eq!(held(&sink.open(&ctx, &run).await.unwrap()), Some(1));
+        sink.schema(&given[1].schema()).await.unwrap();
+        sink.write(1, given[1].clone()).await.unwrap();
+        sink.flush().await.unwrap();
+        sink.commit(&checkpoint(&run, 2, true)).await.unwrap();
+        sink.close().await.unwrap();
+        assert_eq!(place.ask("SELECT id, qty FROM $.t ORDER BY id").await, ["1|1", "2|-1", "3|1"]);
+        assert_eq!(place.staging().await, [""; 0]);
+    }
+    insta::assert_snapshot!("triggers", out);
+}

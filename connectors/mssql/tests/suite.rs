@@ -298,6 +298,78 @@ async fn values_move(place: &Place) {
     }
 }
 
+/// Triggers: one that raises an error or takes everything back costs the row that it refuses, and the swap of `replace` as a whole; one that writes
+/// elsewhere is not counted; one that takes the place of the statement gets the rows.
+async fn triggers(place: &Place) {
+    if place.simulated {
+        return;
+    }
+    let table = "id int NOT NULL PRIMARY KEY, qty int NULL";
+    let bad = "IF EXISTS (SELECT 1 FROM inserted WHERE qty < 0)";
+    let given = rows("id:int|qty:int\n1|1\n2|-1\n3|1\n4|-4\n5|5");
+    for (name, body) in [
+        ("raises", format!("{bad} THROW 50001, N'A quantity is negative.', 1")),
+        (
+            "raises_softly",
+            format!("{bad} BEGIN RAISERROR(N'A quantity is negative.', 16, 1); ROLLBACK TRANSACTION; END"),
+        ),
+        ("takes_back", format!("{bad} ROLLBACK TRANSACTION")),
+    ] {
+        let of = format!("{}.{name}", place.schema);
+        place.ask(&format!("CREATE TABLE {of} ({table}); INSERT INTO {of} VALUES (7, 7)")).await;
+        place.ask(&format!("CREATE TRIGGER $.tr_{name} ON {of} AFTER INSERT, UPDATE AS BEGIN {body} END")).await;
+        let error =
+            place.load(json!({"write": "replace", "table": of}), std::slice::from_ref(&given)).await.unwrap_err();
+        let hint = error.what_to_do().unwrap_or_default();
+        assert!(hint.contains("is as it was") && hint.contains(&format!("tr_{name}")), "{name}: {error}; {hint}");
+        assert_eq!(place.ask(&format!("SELECT id, qty FROM {of}")).await, ["7|7"], "{name}");
+        let notes = place.plan(json!({"write": "replace", "table": of}), &given.schema()).await;
+        assert!(notes.iter().any(|note| note.contains(&format!("tr_{name}"))), "{notes:?}");
+        for (mode, key, counts) in [("append", json!(null), (3, 0, 2)), ("upsert", json!(["id"]), (3, 0, 2))] {
+            let mut options = json!({"write": mode, "table": of});
+            if !key.is_null() {
+                options["key"] = key;
+            }
+            let loaded = place.load(options, std::slice::from_ref(&given)).await.unwrap();
+            assert_eq!(loaded.counts(), counts, "{name} {mode}: {loaded:#?}");
+            assert!(loaded.rejected.iter().all(|why| why.contains("error ") && why.contains("|-")), "{loaded:#?}");
+            assert_eq!(
+                place.ask(&format!("SELECT id FROM {of} ORDER BY id")).await,
+                ["1", "3", "5", "7"],
+                "{name} {mode}"
+            );
+        }
+    }
+    // What a trigger writes elsewhere, and answers, is none of ours.
+    place.ask(&format!("CREATE TABLE $.audited ({table}); CREATE TABLE $.audit (id int NULL)")).await;
+    place
+        .ask("CREATE TRIGGER $.tr_audit ON $.audited AFTER INSERT, UPDATE AS BEGIN INSERT INTO $.audit SELECT id FROM inserted; INSERT INTO $.audit SELECT id FROM inserted; END")
+        .await;
+    let of = format!("{}.audited", place.schema);
+    for (mode, given, counts) in [
+        ("insert_new", "id:int|qty:int\n1|1\n2|1\n3|1", (3, 0, 0)),
+        ("insert_new", "id:int|qty:int\n1|1\n2|1\n3|1\n4|1", (1, 3, 0)),
+        ("upsert", "id:int|qty:int\n1|2\n9|9", (2, 0, 0)),
+    ] {
+        let loaded = place.load(json!({"write": mode, "key": ["id"], "table": of}), &[rows(given)]).await.unwrap();
+        assert_eq!(loaded.counts(), counts, "{mode}: {loaded:#?}");
+    }
+    assert_eq!(place.ask("SELECT COUNT(*) FROM $.audit").await, ["12"]);
+    // In place of the statement.
+    place.ask(&format!("CREATE TABLE $.given ({table}); CREATE TABLE $.taken ({table})")).await;
+    place
+        .ask("CREATE TRIGGER $.tr_instead ON $.given INSTEAD OF INSERT AS BEGIN INSERT INTO $.taken SELECT id, qty * 10 FROM inserted; END")
+        .await;
+    let options = json!({"write": "append", "table": format!("{}.given", place.schema)});
+    let given = rows("id:int|qty:int\n1|1\n2|2");
+    let notes = place.plan(options.clone(), &given.schema()).await;
+    assert!(notes.iter().any(|note| note.contains("tr_instead") && note.contains("INSTEAD OF")), "{notes:?}");
+    let loaded = place.load(options, &[given]).await.unwrap();
+    assert_eq!(loaded.rejected.len(), 0, "{loaded:#?}");
+    assert_eq!(place.ask("SELECT id, qty FROM $.taken ORDER BY id").await, ["1|10", "2|20"]);
+    assert_eq!(place.ask("SELECT COUNT(*) FROM $.given").await, ["0"]);
+}
+
 /// A key whose collation is not the database's: what is one to the one is two to the other, and the two are compared without a conflict.
 async fn collations(place: &Place) {
     let given = rows("name|n:int|tag\na|1|x\nA|2|X\nb|3|y\nB|4|Y");
@@ -622,7 +694,7 @@ async fn types(place: &Place) {
 type Case = fn(&Place) -> BoxFuture<'_, ()>;
 
 /// All cases, each in a schema of its own.
-const CASES: [(&str, Case); 16] = [
+const CASES: [(&str, Case); 17] = [
     ("modes", |place| Box::pin(modes(place))),
     ("bad_rows", |place| Box::pin(bad_rows(place))),
     ("only_the_server_knows", |place| Box::pin(only_the_server_knows(place))),
@@ -630,6 +702,7 @@ const CASES: [(&str, Case); 16] = [
     ("refused_rows_take_no_place", |place| Box::pin(refused_rows_take_no_place(place))),
     ("unique_values", |place| Box::pin(unique_values(place))),
     ("values_move", |place| Box::pin(values_move(place))),
+    ("triggers", |place| Box::pin(triggers(place))),
     ("collations", |place| Box::pin(collations(place))),
     ("columns_come_and_go", |place| Box::pin(columns_come_and_go(place))),
     ("odd_tables", |place| Box::pin(odd_tables(place))),

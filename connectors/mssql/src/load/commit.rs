@@ -9,6 +9,7 @@ use towpath_core::{Checkpoint, Effect, Error, Result, WriteMode};
 
 use super::Load;
 use crate::{
+    catalog::triggers,
     checkpoints::{Fence, overtaken},
     statements::{self, Stored},
     transaction::Begun,
@@ -44,7 +45,7 @@ impl Load {
             publish: self.published + 1,
             staging: stages.then(|| (self.staging.name.as_str(), &*self.run.id, self.next_row - 1)),
         };
-        let (tried, sent) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (tried, sent, refused) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
         let call = self.call("commit to", Effect::Idempotent);
         let done = self
             .pool
@@ -74,7 +75,10 @@ impl Load {
                         drop(session);
                         match transaction.begin(&sql).await? {
                             Begun::Open(session, _) => session,
-                            Begun::Refused(error) => return Err(error),
+                            Begun::Refused(error) => {
+                                refused.store(true, Ordering::Relaxed);
+                                return Err(error);
+                            }
                             Begun::Done => return Ok(()),
                         }
                     }
@@ -90,6 +94,10 @@ impl Load {
                 transaction.end(&mut session).await
             })
             .await;
+        let done = match done {
+            Err(error) if refused.load(Ordering::Relaxed) => Err(self.of_the_swap(error).await),
+            done => done,
+        };
         match done {
             Err(error) if sent.load(Ordering::Relaxed) && error.can_retry() => return Err(error.outcome_unknown()),
             done => done?,
@@ -105,5 +113,24 @@ impl Load {
         self.spool.clear();
         self.spooled_from = self.next_row;
         Ok(())
+    }
+
+    /// The server refuses a swap: which triggers may be it, and what to do. Nothing has changed.
+    async fn of_the_swap(&self, error: Error) -> Error {
+        if self.options.write != WriteMode::Replace || error.what_to_do().is_some() {
+            return error;
+        }
+        let asked = async { triggers(&mut *self.pool.session().await?, &self.owner.target).await };
+        let names: Vec<String> = asked.await.unwrap_or_default().into_iter().map(|(name, _)| name).collect();
+        let triggers = if names.is_empty() {
+            String::new()
+        } else {
+            format!(" (the table has the triggers {})", names.join(", "))
+        };
+        error.hint(format!(
+            "{} is as it was: mend the row, or what refuses it{triggers}; or write `upsert`, `insert_new` or `append`, by which such a row is found and \
+             the others go in",
+            self.owner.target
+        ))
     }
 }

@@ -462,8 +462,14 @@ pub(super) fn view(name: &str) -> Option<(&'static str, Vec<ViewColumn>)> {
             ],
         ),
         "triggers" => (
-            "SELECT '' AS v0, 0 AS v1, 0 AS v2, 0 AS v3 WHERE 0",
-            vec![("name", NAME, false), ("object_id", INT, false), ("parent_id", INT, false), ("is_disabled", BIT, false)],
+            "SELECT '' AS v0, 0 AS v1, 0 AS v2, 0 AS v3, 0 AS v4 WHERE 0",
+            vec![
+                ("name", NAME, false),
+                ("object_id", INT, false),
+                ("parent_id", INT, false),
+                ("is_disabled", BIT, false),
+                ("is_instead_of_trigger", BIT, false),
+            ],
         ),
         _ => return None,
     })

@@ -12,6 +12,8 @@ pub(crate) struct SqlError {
     pub message: String,
     /// Line of the batch, from 1; 0: not known yet.
     pub line: u32,
+    /// The trigger that raised it.
+    pub procedure: Option<String>,
 }
 
 /// What an error ends, with XACT_ABORT OFF.
@@ -29,7 +31,7 @@ const MARK: &str = "\u{1}tds|";
 
 impl SqlError {
     pub fn new(number: i32, class: u8, message: impl Into<String>) -> Self {
-        Self { number, class, state: 1, message: message.into(), line: 0 }
+        Self { number, class, state: 1, message: message.into(), line: 0, procedure: None }
     }
     /// An ordinary one, of severity 16.
     pub fn of(number: i32, message: impl Into<String>) -> Self {
@@ -133,7 +135,8 @@ impl From<rusqlite::Error> for SqlError {
             let mut number = || parts.next().and_then(|part| part.parse::<i32>().ok()).unwrap_or(50000);
             let (id, class, state) = (number(), number(), number());
             let [class, state] = [class, state].map(|n| u8::try_from(n).unwrap_or(16));
-            return Self { number: id, class, state, message: parts.next().unwrap_or_default().to_owned(), line: 0 };
+            let message = parts.next().unwrap_or_default().to_owned();
+            return Self { number: id, class, state, message, line: 0, procedure: None };
         }
         match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => Self::lock_timeout(),

@@ -31,6 +31,8 @@ pub enum What {
     ErrorCut(i32),
     /// The same with a text of one's own.
     Message(i32, String),
+    /// The statement fails by a trigger of this name, which raises an error 50000 with this text.
+    Trigger(String, String),
     /// Error 1205: the transaction is rolled back, the batch ends.
     Deadlock,
     /// The connection is cut before the statement is executed.

@@ -193,6 +193,11 @@ impl Session {
             self.shared.log.add(self.spid, Event::Fault(format!("{what:?}")));
             match what {
                 What::Error(number) => return Err(SqlError::ordered(number, self.spid)),
+                What::Trigger(name, text) => {
+                    let mut error = SqlError::of(50_000, text);
+                    error.procedure = Some(name);
+                    return Err(error);
+                }
                 What::ErrorCut(number) => {
                     self.leaving = Some(Leaving::CutOff);
                     return Err(SqlError::ordered(number, self.spid));

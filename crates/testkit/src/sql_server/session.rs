@@ -379,7 +379,7 @@ impl Session {
             self.last_error = error.number;
             self.shared.log.add(self.spid, Event::Error { number: error.number, message: error.message.clone() });
         }
-        let procedure = if self.procedure { "sp_executesql" } else { "" };
+        let procedure = error.procedure.as_deref().unwrap_or(if self.procedure { "sp_executesql" } else { "" });
         self.tokens.error(error, procedure);
         if let Output::Kept { error: kept @ None, .. } = &mut self.output
             && error.class > 10

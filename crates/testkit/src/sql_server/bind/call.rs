@@ -263,7 +263,11 @@ impl Binder<'_> {
                 Ty::NVarChar(Some(4000)),
                 true,
             )),
-            "ERROR_PROCEDURE" => Ok(Bound::new("NULL", Ty::NAME, true)),
+            "ERROR_PROCEDURE" => {
+                let name = facts.caught.and_then(|error| error.procedure.as_deref());
+                Ok(Bound::new(name.map_or("NULL".to_owned(), quote), Ty::NAME, true))
+            }
+            "ROWCOUNT_BIG" => Ok(Bound::new(facts.rowcount.to_string(), Ty::BigInt, false)),
             "SCOPE_IDENTITY" | "IDENT_CURRENT" => self.variable_identity(),
             "DB_NAME" => Ok(Bound::new(quote(facts.database), Ty::NAME, true)),
             "DB_ID" => Ok(Bound::new("5", Ty::SmallInt, true)),
