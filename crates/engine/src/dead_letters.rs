@@ -18,6 +18,7 @@
 mod entry;
 mod files;
 mod reading;
+mod standing;
 
 use std::{
     fs::{File, OpenOptions},
@@ -31,7 +32,8 @@ use towpath_core::{Error, Result, Retry, Run};
 use self::files::Mark;
 pub use self::{
     entry::{Domain, Entry, Row, Where},
-    reading::{FileSummary, Group, Listing, list, show},
+    reading::{FileSummary, Group, Line, Listing, list, show, show_placed},
+    standing::Standing,
 };
 pub(crate) use self::{
     entry::{plain_schema, relabelled},

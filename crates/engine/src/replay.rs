@@ -9,6 +9,7 @@
 //! found there by the next replay.
 
 mod source;
+mod standings;
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use towpath_core::{Error, Known, Name, PipelineSpec, Result, WriteMode, pipeline::Role};
 
 use self::source::LetterSource;
+pub use self::standings::Standings;
 use crate::{
     Progress, RunReport,
     dead_letters::{self, Entry, Row},

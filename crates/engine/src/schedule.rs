@@ -281,6 +281,70 @@ mod tests {
         check("@daily", "Asia/Kathmandu", "2026-06-01T00:00:00Z", &["2026-06-01T18:15:00Z"]);
     }
 
+    /// The next starts around each change of the clocks: one time of the day, and one of every hour.
+    #[test]
+    fn cron_and_changes_of_the_clocks() {
+        for (zone, text, now, expect) in [
+            // An hour is left out, and comes twice.
+            (
+                "America/New_York",
+                "30 2 * * *",
+                "2026-03-07T12:00:00Z",
+                ["2026-03-08T07:00:00Z", "2026-03-09T06:30:00Z"],
+            ),
+            (
+                "America/New_York",
+                "30 1 * * *",
+                "2026-10-31T12:00:00Z",
+                ["2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"],
+            ),
+            (
+                "America/New_York",
+                "30 * * * *",
+                "2026-03-08T06:00:00Z",
+                ["2026-03-08T06:30:00Z", "2026-03-08T07:30:00Z"],
+            ),
+            (
+                "America/New_York",
+                "30 * * * *",
+                "2026-11-01T05:00:00Z",
+                ["2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z"],
+            ),
+            // Half an hour, in the other half of the year.
+            (
+                "Australia/Lord_Howe",
+                "15 2 * * *",
+                "2026-10-03T00:00:00Z",
+                ["2026-10-03T15:30:00Z", "2026-10-04T15:15:00Z"],
+            ),
+            (
+                "Australia/Lord_Howe",
+                "45 1 * * *",
+                "2026-04-04T00:00:00Z",
+                ["2026-04-04T14:45:00Z", "2026-04-05T15:15:00Z"],
+            ),
+            // At midnight: a day that begins at one.
+            ("America/Santiago", "@daily", "2026-09-05T12:00:00Z", ["2026-09-06T04:00:00Z", "2026-09-07T03:00:00Z"]),
+            // Just before and just behind the gap, and the last moment before it.
+            ("Europe/Berlin", "59 1 * * *", "2026-03-28T12:00:00Z", ["2026-03-29T00:59:00Z", "2026-03-29T23:59:00Z"]),
+            ("Europe/Berlin", "0 3 * * *", "2026-03-28T12:00:00Z", ["2026-03-29T01:00:00Z", "2026-03-30T01:00:00Z"]),
+            ("Europe/Berlin", "0 2 * * *", "2026-03-28T12:00:00Z", ["2026-03-29T01:00:00Z", "2026-03-30T00:00:00Z"]),
+            // On Sundays only, which is when they change.
+            ("Europe/Berlin", "30 2 * * 0", "2026-03-23T00:00:00Z", ["2026-03-29T01:00:00Z", "2026-04-05T00:30:00Z"]),
+            ("Europe/Berlin", "30 2 * * 0", "2026-10-20T00:00:00Z", ["2026-10-25T00:30:00Z", "2026-11-01T01:30:00Z"]),
+        ] {
+            let mut starts = Starts::new(cron(text, zone), None, at(now));
+            let came = expect.map(|_| {
+                let due = starts.due().unwrap();
+                // Looked at when it is due, and when the clock of the wall shows the same hour once more.
+                assert_eq!(starts.look(due), Look::Start);
+                assert_eq!(starts.look(due), Look::Wait);
+                due.to_string()
+            });
+            assert_eq!(came, expect, "{text} {zone} after {now}");
+        }
+    }
+
     #[test]
     fn cron_and_a_clock_that_is_set() {
         let check = |text: &str, last: &str, now: &str, expect: &str| {

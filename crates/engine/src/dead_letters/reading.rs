@@ -13,7 +13,9 @@ use towpath_core::Result;
 
 use super::{
     entry::{Domain, Entry},
-    files, told,
+    files::{self, Mark},
+    standing::Standing,
+    told,
 };
 
 /// All there is in a folder.
@@ -28,7 +30,7 @@ pub struct Listing {
 }
 
 /// One file.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct FileSummary {
     /// Where it is.
     pub path: PathBuf,
@@ -51,105 +53,135 @@ pub struct Group {
     pub sink: Option<String>,
     /// How many.
     pub entries: u64,
+    /// How many of them stand how.
+    pub standings: BTreeMap<Standing, u64>,
     /// The reason of the first.
     pub example: String,
+}
+
+/// Where the line of an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The number of its file.
+    pub file: u64,
+    /// The byte at which it begins.
+    pub at: u64,
+    /// It is committed for good: its run has ended.
+    pub sealed: bool,
 }
 
 /// Run, component, kind and sink.
 type Which = (String, String, &'static str, Option<String>);
 
-/// What is in a folder; a folder that is not there is empty.
+impl Listing {
+    /// Adds what is in a folder; a folder that is not there is empty. `standing` says how an entry stands.
+    pub fn add(&mut self, dir: &Path, mut standing: impl FnMut(&Line, &Entry) -> Result<Standing>) -> Result<()> {
+        let mut groups: BTreeMap<Which, Group> = BTreeMap::new();
+        let mut summary = FileSummary::default();
+        let seal = files::read_seal(dir).map_err(|error| told(dir, error))?.mark;
+        for number in files::numbers(dir).map_err(|error| told(dir, error))? {
+            let path = files::path(dir, number);
+            summary.bytes = each_line(dir, number, seal, |line, entry| {
+                let Some(entry) = entry else {
+                    self.unreadable += 1;
+                    return Ok(ControlFlow::Continue(()));
+                };
+                summary.entries += 1;
+                let stands = standing(line, &entry)?;
+                let sink = match &entry.domain {
+                    Domain::Shared => None,
+                    Domain::Sink(name) => Some(name.to_string()),
+                };
+                let (run, component, kind) = (entry.run.to_string(), entry.component.to_string(), entry.kind.name());
+                let group =
+                    groups.entry((run.clone(), component.clone(), kind, sink.clone())).or_insert_with(|| Group {
+                        run,
+                        component,
+                        kind: kind.to_owned(),
+                        sink,
+                        entries: 0,
+                        standings: BTreeMap::new(),
+                        example: entry.reason,
+                    });
+                group.entries += 1;
+                *group.standings.entry(stands).or_default() += 1;
+                Ok(ControlFlow::Continue(()))
+            })?;
+            self.files.push(FileSummary { path, ..std::mem::take(&mut summary) });
+        }
+        self.groups.extend(groups.into_values());
+        Ok(())
+    }
+}
+
+/// What is in a folder, without how the entries stand.
 pub fn list(dir: &Path) -> Result<Listing> {
     let mut listing = Listing::default();
-    let mut groups: BTreeMap<Which, (u64, String)> = BTreeMap::new();
-    for number in files::numbers(dir).map_err(|error| told(dir, error))? {
-        let (mut entries, path) = (0, files::path(dir, number));
-        let bytes = each_line(dir, &path, |entry| {
-            match entry {
-                Some(entry) => {
-                    entries += 1;
-                    let sink = match &entry.domain {
-                        Domain::Shared => None,
-                        Domain::Sink(name) => Some(name.to_string()),
-                    };
-                    let key = (entry.run.to_string(), entry.component.to_string(), entry.kind.name(), sink);
-                    groups.entry(key).or_insert_with(|| (0, entry.reason)).0 += 1;
-                }
-                None => listing.unreadable += 1,
-            }
-            ControlFlow::Continue(())
-        })?;
-        listing.files.push(FileSummary { path, bytes, entries });
-    }
-    for ((run, component, kind, sink), (entries, example)) in groups {
-        listing.groups.push(Group { run, component, kind: kind.to_owned(), sink, entries, example });
-    }
+    listing.add(dir, |_, _| Ok(Standing::Unknown))?;
     Ok(listing)
 }
 
 /// Gives every entry in order, until `each` breaks. Lines that are no dead letters are passed over.
 pub fn show(dir: &Path, mut each: impl FnMut(Entry) -> ControlFlow<()>) -> Result<()> {
+    show_placed(dir, |_, entry| Ok(each(entry)))
+}
+
+/// The same, with where each is; an error of `each` ends it.
+pub fn show_placed(dir: &Path, mut each: impl FnMut(&Line, Entry) -> Result<ControlFlow<()>>) -> Result<()> {
+    let seal = files::read_seal(dir).map_err(|error| told(dir, error))?.mark;
     let mut on = true;
     for number in files::numbers(dir).map_err(|error| told(dir, error))? {
         if !on {
             break;
         }
-        each_line(dir, &files::path(dir, number), |entry| {
-            let flow = entry.map_or(ControlFlow::Continue(()), &mut each);
+        each_line(dir, number, seal, |line, entry| {
+            let flow = match entry {
+                Some(entry) => each(line, entry)?,
+                None => ControlFlow::Continue(()),
+            };
             on = flow.is_continue();
-            flow
+            Ok(flow)
         })?;
     }
     Ok(())
 }
 
 /// Reads a file line by line; returns the bytes read.
-fn each_line(dir: &Path, path: &Path, mut each: impl FnMut(Option<Entry>) -> ControlFlow<()>) -> Result<u64> {
-    let file = File::open(path).map_err(|error| told(dir, error))?;
-    let (mut reader, mut line, mut bytes) = (BufReader::with_capacity(256 << 10, file), Vec::new(), 0);
+fn each_line(
+    dir: &Path,
+    number: u64,
+    seal: Mark,
+    mut each: impl FnMut(&Line, Option<Entry>) -> Result<ControlFlow<()>>,
+) -> Result<u64> {
+    let told = |error| told(dir, error);
+    let file = File::open(files::path(dir, number)).map_err(told)?;
+    let (mut reader, mut line, mut at) = (BufReader::with_capacity(256 << 10, file), Vec::new(), 0);
     loop {
         line.clear();
-        let read = reader.read_until(b'\n', &mut line).map_err(|error| told(dir, error))?;
-        bytes += read as u64;
-        if read == 0 || each(serde_json::from_slice(&line).ok()).is_break() {
-            return Ok(bytes);
+        let read = reader.read_until(b'\n', &mut line).map_err(told)? as u64;
+        if read == 0 {
+            return Ok(at);
+        }
+        let sealed = number < seal.file || (number == seal.file && at + read <= seal.offset);
+        let flow = each(&Line { file: number, at, sealed }, serde_json::from_slice(&line).ok())?;
+        at += read;
+        if flow.is_break() {
+            return Ok(at);
         }
     }
 }
 
 /// Gives every entry that is committed for good, with the file and the place of its line, in order. Returns how many are not.
 pub(crate) fn each_sealed(dir: &Path, mut each: impl FnMut(u64, u64, Entry) -> Result<()>) -> Result<u64> {
-    let told = |error| told(dir, error);
-    let seal = files::read_seal(dir).map_err(told)?.mark;
     let mut open = 0;
-    for number in files::numbers(dir).map_err(told)? {
-        let (mut at, mut failed) = (0, None);
-        let path = files::path(dir, number);
-        let file = File::open(&path).map_err(told)?;
-        let (mut reader, mut line) = (BufReader::with_capacity(256 << 10, file), Vec::new());
-        loop {
-            line.clear();
-            let read = reader.read_until(b'\n', &mut line).map_err(told)? as u64;
-            if read == 0 {
-                break;
-            }
-            let sealed = number < seal.file || (number == seal.file && at + read <= seal.offset);
-            match serde_json::from_slice::<Entry>(&line) {
-                Ok(entry) if sealed => {
-                    if let Err(error) = each(number, at, entry) {
-                        failed = Some(error);
-                        break;
-                    }
-                }
-                Ok(_) => open += 1,
-                Err(_) => {}
-            }
-            at += read;
+    show_placed(dir, |line, entry| {
+        if line.sealed {
+            each(line.file, line.at, entry)?;
+        } else {
+            open += 1;
         }
-        if let Some(error) = failed {
-            return Err(error);
-        }
-    }
+        Ok(ControlFlow::Continue(()))
+    })?;
     Ok(open)
 }
 

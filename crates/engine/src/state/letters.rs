@@ -175,16 +175,6 @@ impl StateStore {
         })
     }
 
-    /// How many dead letters of a pipeline were sent again.
-    pub fn replayed_count(&self, pipeline: &Name) -> Result<u64> {
-        self.read(|db| {
-            let count = db
-                .prepare_cached("SELECT count(*) FROM replayed WHERE pipeline = ?1")?
-                .query_row([&**pipeline], |row| row.get::<_, i64>(0))?;
-            Ok(count.unsigned_abs())
-        })
-    }
-
     /// The newest epoch that a mark or a letter of the selection is of.
     pub(crate) fn newest_letter_epoch(&self, pipeline: &Name, sink: &Name) -> Result<u64> {
         self.read(|db| {
