@@ -166,12 +166,12 @@ pub(crate) enum Reset {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Dlq {
-    /// Count rejected rows by run, component and kind of failure
+    /// Count rejected rows by run, component and kind of failure, and how many of them are still open
     List {
         /// The pipeline file
         file: PathBuf,
     },
-    /// Show rejected rows with their reasons
+    /// Show rejected rows with their reasons and how they stand, the newest first
     Show {
         /// The pipeline file
         file: PathBuf,
@@ -181,6 +181,9 @@ pub(crate) enum Dlq {
         /// Only those of this run
         #[arg(long, value_name = "ID")]
         run: Option<String>,
+        /// The oldest first
+        #[arg(long)]
+        oldest: bool,
     },
     /// Give rows that a sink has rejected to the same sink once more
     ///

@@ -269,3 +269,51 @@ fn everything_is_checked_before_anything_starts() {
     assert_eq!(place.names("."), before, "nothing was touched");
     assert_said!("status_of_nothing", place.towpath(&["status", "right.yaml"]).expect(0).out);
 }
+
+/// A cron entry comes due by the clock: at the full minute, not before, once; what is under way then is brought to a commit when the signal comes.
+#[test]
+fn cron_comes_due() {
+    let (place, reports) = (Place::new(), slow(300));
+    let schedule = "{ cron: '* * * * *', time_zone: Europe/Berlin }";
+    place.write("p.yaml", &from_reports(&reports, schedule, 20));
+    place.write("far.csv", "id\n1\n");
+    // One that does not come meanwhile.
+    let far = if jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).minute() < 30 { 45 } else { 10 };
+    place.write("far.yaml", &from_file(&format!("schedule: {{ cron: '{far} * * * *' }}\n"), "far"));
+    let began = jiff::Timestamp::now();
+    let serve = place.start(&["serve", "p.yaml", "far.yaml"]);
+    until("it is served", || status_of(&place, "p")["served"]["next_start"].is_string());
+    let due: jiff::Timestamp = status_of(&place, "p")["served"]["next_start"].as_str().unwrap().parse().unwrap();
+    assert_eq!(due.as_second() % 60, 0, "{due}");
+    assert!(due > began && due.as_second() - began.as_second() <= 120, "{began} {due}");
+    until("a start, and a commit", || times(&serve.said(), "p: started") >= 1 && place.count("out.db", "t") > 0);
+    let started: jiff::Timestamp = status_of(&place, "p")["running"]["started"].as_str().map_or_else(
+        || {
+            serve
+                .said()
+                .lines()
+                .find(|line| line.contains("p: started"))
+                .unwrap()
+                .split(' ')
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap()
+        },
+        |text| text.parse().unwrap(),
+    );
+    assert!(started >= due, "not before its time: {started} {due}");
+    let next: jiff::Timestamp = status_of(&place, "p")["served"]["next_start"].as_str().unwrap().parse().unwrap();
+    assert_eq!((next.as_second() - due.as_second()) % 60, 0, "{next}");
+    assert!(next > due);
+    serve.signal("TERM");
+    let ran = serve.end().expect(0);
+    assert_eq!(times(&ran.err, "p: started"), 1, "{}", ran.err);
+    assert_eq!(times(&ran.err, "far: started"), 0, "{}", ran.err);
+    let first: String = ran.err.lines().filter(|line| line.contains("p: cron")).collect();
+    assert!(first.contains("cron \"* * * * *\" Europe/Berlin, p.yaml, next start "), "{}", ran.err);
+    let renders = reports.log().renders();
+    assert!(renders.iter().all(|render| render.complete));
+    assert_eq!(place.count("out.db", "t"), renders.len() * 60, "what had begun is there");
+    check_rows(&place);
+}

@@ -1,12 +1,14 @@
 //! `towpath dlq`: rows that were rejected.
 
-use std::{ops::ControlFlow, path::Path, time::Duration};
+use std::{collections::VecDeque, ops::ControlFlow, path::Path, time::Duration};
 
+use serde::Serialize;
 use towpath_config::Severity;
+use towpath_core::{Name, PipelineSpec};
 use towpath_engine::{
-    ReplayReport, RunOptions,
-    dead_letters::{self, Entry, Where},
-    replay::ReplayFilter,
+    Engine, ReplayReport, RunOptions,
+    dead_letters::{self, Entry, Group, Line, Standing, Where},
+    replay::{ReplayFilter, Standings},
 };
 
 use super::{
@@ -23,8 +25,31 @@ use crate::{
 pub(crate) fn dlq(global: &Global, command: Dlq) -> Outcome {
     match command {
         Dlq::List { file } => list(global, &file),
-        Dlq::Show { file, rows, run } => show(global, &file, rows, run.as_deref()),
+        Dlq::Show { file, rows, run, oldest } => show(global, &file, rows, run.as_deref(), oldest),
         Dlq::Replay { file, component, reason } => replay(global, &file, ReplayFilter { component, reason }),
+    }
+}
+
+/// How the dead letters of a pipeline stand, as far as that can be told.
+struct Told(Option<Standings>);
+
+impl Told {
+    /// What is wrong with the pipeline does not keep its dead letters from being looked at.
+    fn of(global: &Global, engine: &Engine, spec: &PipelineSpec) -> Result<Self, output::Failure> {
+        let runtime = runtime(global)?;
+        let standings = runtime.block_on(engine.standings(spec));
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        if let Err(error) = &standings {
+            output::err(&format!("which of them are open is not known: {}", output::one_line(error)));
+        }
+        Ok(Self(standings.ok()))
+    }
+
+    fn standing(&self, folder: Option<&Name>, line: &Line, entry: &Entry) -> towpath_core::Result<Standing> {
+        match &self.0 {
+            Some(standings) => standings.of(folder, line, entry),
+            None => Ok(Standing::Unknown),
+        }
     }
 }
 
@@ -32,13 +57,13 @@ fn list(global: &Global, file: &Path) -> Outcome {
     let spec = load(global, file, Severity::Warning)?.spec;
     let engine = engine(global)?;
     let folder = engine.dead_letters_of(&spec);
+    let told = Told::of(global, &engine, &spec)?;
     let mut listing = dead_letters::Listing::default();
-    for folder in engine.all_dead_letters_of(&spec) {
-        let more = dead_letters::list(&folder)?;
-        listing.files.extend(more.files);
-        listing.groups.extend(more.groups);
-        listing.unreadable += more.unreadable;
+    for (whose, folder) in engine.letter_folders(&spec) {
+        listing.add(&folder, |line, entry| told.standing(whose.as_ref(), line, entry))?;
     }
+    // Those that were refused again stand with their kind, whatever folder they are in.
+    listing.groups.sort_by(|one, other| one.run.cmp(&other.run));
     if global.json {
         output::json(&listing, false)?;
         return Ok(0);
@@ -47,23 +72,10 @@ fn list(global: &Global, file: &Path) -> Outcome {
         output::out(&format!("no dead letters in {}", folder.display()));
         return Ok(0);
     }
-    let headings = ["run", "component", "kind", "missing in", "rows", "for example"].map(str::to_owned);
-    let rows: Vec<Vec<String>> = listing
-        .groups
-        .iter()
-        .map(|group| {
-            let sink = group.sink.clone().unwrap_or_else(|| "all sinks".to_owned());
-            vec![
-                group.run.clone(),
-                group.component.clone(),
-                group.kind.clone(),
-                sink,
-                thousands(group.entries),
-                group.example.clone(),
-            ]
-        })
-        .collect();
-    let mut text = layout(&headings, &rows, &[4]);
+    let headings =
+        ["run", "component", "kind", "missing in", "rows", "open", "sent again", "superseded", "for example"];
+    let rows: Vec<Vec<String>> = listing.groups.iter().map(row).collect();
+    let mut text = layout(&headings.map(str::to_owned), &rows, &[4, 5, 6, 7]);
     text.push('\n');
     for file in &listing.files {
         text.push_str(&format!(
@@ -73,9 +85,15 @@ fn list(global: &Global, file: &Path) -> Outcome {
             megabytes(file.bytes)
         ));
     }
-    let replayed = spec.name.as_ref().map_or(Ok(0), |name| engine.state().replayed_count(name))?;
-    if replayed > 0 {
-        text.push_str(&format!("{} of them sent again since\n", thousands(replayed)));
+    for (standing, why) in [
+        (Standing::Kept, "not sent again: mend the cause, and the source, transform or sink reads or writes anew"),
+        (Standing::OtherColumns, "not sent again: the columns are not those of the sink (any more)"),
+        (Standing::RunOpen, "of a run that has not ended: run the pipeline first"),
+    ] {
+        let rows: u64 = listing.groups.iter().filter_map(|group| group.standings.get(&standing)).sum();
+        if rows > 0 {
+            text.push_str(&format!("{} {why}\n", output::number(rows as usize, "row")));
+        }
     }
     if listing.unreadable > 0 {
         text.push_str(&format!("{} cannot be read\n", output::number(listing.unreadable as usize, "line")));
@@ -84,28 +102,75 @@ fn list(global: &Global, file: &Path) -> Outcome {
     Ok(0)
 }
 
-fn show(global: &Global, file: &Path, most: usize, run: Option<&str>) -> Outcome {
+fn row(group: &Group) -> Vec<String> {
+    let never: u64 =
+        [Standing::Kept, Standing::Unknown].iter().filter_map(|standing| group.standings.get(standing)).sum();
+    let number = |standing| match group.standings.get(&standing) {
+        Some(count) => thousands(*count),
+        None if group.entries == never => "-".to_owned(),
+        None => "0".to_owned(),
+    };
+    vec![
+        group.run.clone(),
+        group.component.clone(),
+        group.kind.clone(),
+        group.sink.clone().unwrap_or_else(|| "all sinks".to_owned()),
+        thousands(group.entries),
+        number(Standing::Open),
+        number(Standing::Replayed),
+        number(Standing::Superseded),
+        group.example.clone(),
+    ]
+}
+
+/// An entry and how it stands.
+#[derive(Serialize)]
+struct Shown {
+    standing: Standing,
+    #[serde(flatten)]
+    entry: Entry,
+}
+
+fn show(global: &Global, file: &Path, most: usize, run: Option<&str>, oldest: bool) -> Outcome {
     let spec = load(global, file, Severity::Warning)?.spec;
     let engine = engine(global)?;
     let folder = engine.dead_letters_of(&spec);
-    let (mut shown, mut more) = (0, false);
-    let mut each = |entry: Entry| {
-        if run.is_some_and(|run| run != &*entry.run) {
-            return ControlFlow::Continue(());
-        }
-        if shown == most {
-            more = true;
-            return ControlFlow::Break(());
-        }
-        shown += 1;
-        let line = if global.json { serde_json::to_string(&entry).unwrap_or_default() } else { told(&entry) };
-        output::out(&line);
-        ControlFlow::Continue(())
-    };
-    for folder in engine.all_dead_letters_of(&spec) {
-        dead_letters::show(&folder, &mut each)?;
+    let told = Told::of(global, &engine, &spec)?;
+    // Of each folder the first or the last so many, in order; then all of them by their runs, whose names begin with the time.
+    let (mut chosen, mut more) = (vec![], false);
+    for (whose, folder) in engine.letter_folders(&spec) {
+        let mut of_folder = VecDeque::new();
+        dead_letters::show_placed(&folder, |line, entry| {
+            if run.is_some_and(|run| run != &*entry.run) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            if of_folder.len() == most {
+                more = true;
+                if oldest || most == 0 {
+                    return Ok(ControlFlow::Break(()));
+                }
+                of_folder.pop_front();
+            }
+            of_folder.push_back((whose.clone(), *line, entry));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        chosen.extend(of_folder);
     }
-    if shown == 0 {
+    chosen.sort_by(|(.., one), (.., other)| one.run.cmp(&other.run));
+    if !oldest {
+        chosen.reverse();
+    }
+    more |= chosen.len() > most;
+    chosen.truncate(most);
+    for (whose, line, entry) in &chosen {
+        let standing = told.standing(whose.as_ref(), line, entry)?;
+        output::out(&if global.json {
+            serde_json::to_string(&Shown { standing, entry: entry.clone() }).unwrap_or_default()
+        } else {
+            in_lines(entry, standing)
+        });
+    }
+    if chosen.is_empty() && !more {
         output::err(&format!("no dead letters in {}", folder.display()));
     } else if more {
         output::err(&format!("there are more; ask for them with -n, or read {}", folder.display()));
@@ -113,7 +178,7 @@ fn show(global: &Global, file: &Path, most: usize, run: Option<&str>) -> Outcome
     Ok(0)
 }
 
-fn told(entry: &Entry) -> String {
+fn in_lines(entry: &Entry, standing: Standing) -> String {
     let position = match entry.position {
         Where::Record(at) => format!("record {}, line {}", at.record, at.line),
         Where::Piece { piece: Some(piece), row: Some(row) } => format!("piece {}, row {}", piece + 1, row + 1),
@@ -123,7 +188,7 @@ fn told(entry: &Entry) -> String {
     let source = entry.source.as_ref().map(|source| source.to_string()).unwrap_or_default();
     let from = [source, partition, position].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
     let from = if from.is_empty() { String::new() } else { format!(" ({from})") };
-    format!("{}: {}{from}\n    {}", entry.component, entry.reason, entry.row)
+    format!("{}: {}{from} [{standing}]\n    {}", entry.component, entry.reason, entry.row)
 }
 
 fn replay(global: &Global, file: &Path, filter: ReplayFilter) -> Outcome {
