@@ -78,10 +78,10 @@ impl MssqlSink {
             Ok(found) => found,
             // A plan is made without the server too.
             Err(error) if self.login.has_unset() => return Ok(vec![error.message().to_owned()]),
-            Err(error) if error.can_retry() => {
-                return Ok(vec![format!("the server could not be asked: {}", told(&error.at(self.login.place())))]);
+            Err(error) => {
+                let what = if error.can_retry() { "the server could not be asked" } else { "the run will fail" };
+                return Ok(vec![fails(ctx, what, error.at(self.login.place()))]);
             }
-            Err(error) => return Ok(vec![format!("the run will fail: {}", told(&error.at(self.login.place())))]),
         };
         let options = &*self.options;
         let changes = match schema.schema() {
@@ -90,7 +90,7 @@ impl MssqlSink {
         };
         let changes = match changes {
             Ok(changes) => changes,
-            Err(error) => return Ok(vec![format!("the run will fail: {}", told(&error))]),
+            Err(error) => return Ok(vec![fails(ctx, "the run will fail", error)]),
         };
         let mut notes = vec![];
         match (&found, &changes.create) {
@@ -139,12 +139,14 @@ impl MssqlSink {
     }
 }
 
-/// An error with what to do about it.
-fn told(error: &Error) -> String {
-    match error.what_to_do() {
-        Some(hint) => format!("{error}; {hint}"),
-        None => error.to_string(),
-    }
+/// A note of what a run would end with, with what to do about it; the plan is told as well, and exits so.
+fn fails(ctx: &Context, what: &str, error: Error) -> String {
+    let note = match error.what_to_do() {
+        Some(hint) => format!("{what}: {error}; {hint}"),
+        None => format!("{what}: {error}"),
+    };
+    let _ = ctx.would_end(error);
+    note
 }
 
 #[async_trait]

@@ -172,7 +172,10 @@ impl Sink for PipedriveSink {
                 Err(error) if error.kind() == towpath_core::ErrorKind::Config => return Err(error),
                 Err(error) => {
                     let hint = error.what_to_do().map(|hint| format!("; {hint}")).unwrap_or_default();
-                    vec![format!("what the account holds is not known: {error}{hint}")]
+                    let note = format!("what the account holds is not known: {error}{hint}");
+                    // Whoever asks for the plan decides what that is worth.
+                    let _ = ctx.would_end(error);
+                    vec![note]
                 }
             }
         };

@@ -178,7 +178,10 @@ impl Source for PipedriveSource {
                 match asked.map_err(|error| no_such_list(path, error)) {
                     Ok(_) => {}
                     Err(error) if error.kind() == ErrorKind::Config => return Err(error),
-                    Err(error) => notes.push(format!("what {path} are is not known: {error}")),
+                    Err(error) => {
+                        notes.push(format!("what {path} are is not known: {error}"));
+                        let _ = ctx.would_end(error);
+                    }
                 }
                 Known::No
             }
@@ -187,6 +190,7 @@ impl Source for PipedriveSource {
                 Err(error) if error.kind() == ErrorKind::Config => return Err(error),
                 Err(error) => {
                     notes.push(format!("which fields there are is not known: {error}"));
+                    let _ = ctx.would_end(error);
                     Known::No
                 }
             },

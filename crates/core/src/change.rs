@@ -86,7 +86,8 @@ pub trait Changes: Send + Sync {
     fn equal(&self, sink: &Name, rows: u64);
     /// Whether everything is withheld.
     fn withholds(&self) -> bool;
-    /// Here a run would end with this error. Gives it back where it does end; where everything is withheld, it is told at the end.
+    /// Here a run would end with this error. Gives it back where it does end; in a plan, and where everything is withheld, it is told at the
+    /// end.
     fn would_end(&self, _sink: &Name, error: Error) -> Result<()> {
         Err(error)
     }

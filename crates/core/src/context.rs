@@ -350,12 +350,16 @@ impl Context {
     pub fn withholds(&self) -> bool {
         self.inner.changes.withholds()
     }
-    /// Ends the run with an error, but not a run that is only for its differences: that goes on to show all of them, and tells the error at
-    /// its end.
+    /// Ends the run with an error, but neither a plan nor a run that is only for its differences: they go on to show all that is known, and
+    /// tell the error at their end.
     ///
     /// # Errors
-    /// The one given, where changes are not withheld.
+    /// The one given, in a run.
     pub fn would_end(&self, error: Error) -> Result<()> {
+        // What the plan that a run begins with meets, the run meets again.
+        if self.inner.starting {
+            return Err(error);
+        }
         self.inner.changes.would_end(&self.inner.component, error)
     }
     /// For progress: what the component expects.

@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use towpath_core::{
-    Call, Checkpoint, Context, Error, ErrorKind, Known, Lease, Name, PipelineSpec, Result, Resume, SinkPlan,
-    SourcePlan, Work, WriteMode,
+    Call, Change, Checkpoint, Context, Error, ErrorKind, Known, Lease, Name, PipelineSpec, Result, Resume, SinkPlan,
+    SourcePlan, Verdict, Work, WriteMode,
+    change::Changes,
     context::{Attempt, Door},
     pipeline::{Guard, Role},
     sink::Guarantee,
@@ -290,7 +291,9 @@ impl Asking {
         let door = engine.door(graph, name, role, &Progress::default(), &cancel);
         let door = Arc::new(Noticing { name: name.clone(), door, failure: Mutex::default() });
         let behind = Arc::clone(&door) as Arc<dyn Door>;
-        Self { name: name.clone(), ctx: engine.context_behind(graph, name, behind, &cancel).for_plan(), door }
+        let ctx =
+            engine.context_behind(graph, name, behind, &cancel).with_changes(Arc::clone(&door) as Arc<dyn Changes>);
+        Self { name: name.clone(), ctx: ctx.for_plan(), door }
     }
 
     /// Its plan; `None`: there is none, and why is among the failures. A mistake in the config ends the plan.
@@ -311,7 +314,7 @@ impl Asking {
     }
 }
 
-/// A door that keeps in mind the first call that found nobody, or was turned away.
+/// A door that keeps in mind the first call that found nobody or was turned away, and what else the component says a run would end with.
 struct Noticing {
     name: Name,
     door: CallDoor,
@@ -328,10 +331,30 @@ impl Door for Noticing {
                 ErrorKind::Auth | ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::RateLimited
             )
         {
-            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            failure.get_or_insert_with(|| Failure::of(&self.name, error));
+            self.note(error);
         }
         passed
+    }
+}
+
+impl Changes for Noticing {
+    fn propose(&self, _: &Name, change: &Change) -> Result<Verdict> {
+        Err(Error::internal(format!("a plan changes nothing, and {} would", change.key)))
+    }
+    fn equal(&self, _: &Name, _: u64) {}
+    fn withholds(&self) -> bool {
+        true
+    }
+    fn would_end(&self, _: &Name, error: Error) -> Result<()> {
+        self.note(&error);
+        Ok(())
+    }
+}
+
+impl Noticing {
+    fn note(&self, error: &Error) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert_with(|| Failure::of(&self.name, error));
     }
 }
 
