@@ -100,6 +100,9 @@ fn a_report_hour_after_hour() {
     let place = report_config(&reports, &warehouse);
     let plan = place.towpath(&["plan", "production_report.yaml"]).expect(0);
     assert!(plan.out.contains("makes table [dbo].[ProductionLog]"), "{}", plan.out);
+    // What it knows to be wrong is in its exit code as well.
+    let sink = place.towpath(&["plan", "production_report.yaml", "--set", "sinks.warehouse.create=false"]).expect(1);
+    assert!(sink.out.contains("the run will fail") && sink.err.contains("error: warehouse: "), "{sink:?}");
     assert_eq!((reports.log().renders().len(), warehouse.tables().len()), (0, 0), "a plan costs nothing");
 
     run_report(&place).expect(0);

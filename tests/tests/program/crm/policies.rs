@@ -54,7 +54,7 @@ fn a_name_that_means_another_field_stops_the_run_before_it_sends_anything() {
     assert!(fields.rename(&key, "Customer number"));
     stopped("renamed", &["CustomerID"]);
     let other = fields.add("CustomerID", FieldType::Varchar);
-    stopped("another of its name", &[&key, &other]);
+    stopped("another of its name", &[&format!("Customer number ({key})"), &format!("CustomerID ({other})")]);
     assert!(fields.rename(&key, "CustomerID"));
     stopped("two of one name", &["CustomerID"]);
     assert!(fields.remove(&other));
