@@ -46,6 +46,8 @@ pub struct Expected {
     pub fails: bool,
     /// Persons are deleted.
     pub deletes_persons: bool,
+    /// The vendor refuses a row, which no plan can know.
+    pub vendor_refuses: bool,
 }
 
 /// A row that cannot be.
@@ -187,6 +189,7 @@ fn person(case: &Case, row: &Customer, key: &str, out: &mut Expected) -> Result<
         None if !case.persons.create => {}
         None => {
             if too_long {
+                out.vendor_refuses = true;
                 return Err(No);
             }
             out.persons.push(Person {
@@ -207,6 +210,7 @@ fn person(case: &Case, row: &Customer, key: &str, out: &mut Expected) -> Result<
             let writes = |field: &str, is_empty: bool| is_empty || !case.persons.fills_only(field);
             if writes("Note", had.note.is_empty()) {
                 if too_long {
+                    out.vendor_refuses = true;
                     return Err(No);
                 }
                 had.note = row.note.to_owned();
@@ -314,6 +318,7 @@ fn deal(
         None if !case.deals.create || !those.is_empty() => {}
         None => {
             if unknown(currency.as_ref()) || fee.as_ref().is_some_and(|(_, code)| unknown(code.as_ref())) {
+                out.vendor_refuses = true;
                 return Err(No);
             }
             out.deals.push(Deal {
@@ -353,6 +358,7 @@ fn deal(
                 new.person = person;
             }
             if unknown(Some(&new.currency)) || new.fee.as_ref().is_some_and(|(_, code)| unknown(Some(code))) {
+                out.vendor_refuses = true;
                 return Err(No);
             }
             out.deals[at] = new;
