@@ -153,7 +153,7 @@ async fn send(pool: &Pool, deadline: Duration, staging: &TableName, shape: Arc<S
         loop {
             let row = rows.try_next().await.map_err(broke)?;
             if let Some(row) = &row {
-                batch.push(row, None)?;
+                batch.push(row)?;
             }
             if batch.is_full() || (row.is_none() && batch.count() > 0) {
                 let staged =

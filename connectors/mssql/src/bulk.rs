@@ -8,7 +8,7 @@ use std::{
 
 use arrow_array::RecordBatch;
 use tiberius::{BulkLoadRequest, ColumnData, IntoSql, Query, TokenRow};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, task::unconstrained, time::timeout};
 use tokio_util::{compat::Compat, task::AbortOnDropHandle};
 use towpath_core::{Error, Result, batch::handed_over};
 
@@ -59,7 +59,8 @@ impl Bulk {
         let workers = (0..if long { 1 } else { workers }).map(|_| {
             let (rows, from) = mpsc::channel(AHEAD);
             let (pool, staging) = (pool.clone(), staging.clone());
-            let task = tokio::spawn(async move { load(&pool, &staging, from, deadline).await });
+            // It waits for its turn only where it waits for rows or for the server.
+            let task = tokio::spawn(unconstrained(async move { load(&pool, &staging, from, deadline).await }));
             Worker { rows, task: AbortOnDropHandle::new(task) }
         });
         Self { workers: workers.collect(), next: 0 }

@@ -20,7 +20,7 @@ use crate::{
     checkpoints::Owner,
     client::{Lease, Pool},
     config::SinkOptions,
-    known::{Added, KnownKeys},
+    known::{self, Added, KnownKeys},
     shape::{Shape, filter},
     statements::{self, Loaded, Publish},
     transaction::Transaction,
@@ -131,10 +131,13 @@ impl Load {
             keep.resize(keys.len(), true);
             return keep;
         }
-        for key in keys {
-            let added = self.keys.stage(*key);
-            self.repeats |= added == Added::Forgotten || (added == Added::Known && !first_counts);
-            keep.push(added != Added::Known || !first_counts);
+        for keys in keys.chunks(known::TOGETHER) {
+            self.keys.warm(keys);
+            for key in keys {
+                let added = self.keys.stage(*key);
+                self.repeats |= added == Added::Forgotten || (added == Added::Known && !first_counts);
+                keep.push(added != Added::Known || !first_counts);
+            }
         }
         keep
     }

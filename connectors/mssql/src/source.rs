@@ -21,6 +21,7 @@ mod piece;
 mod ranges;
 mod select;
 mod shape;
+mod sum;
 mod ticks;
 mod whole;
 

@@ -1,6 +1,6 @@
 //! What a config file becomes: a graph of named components, checked for shape, not yet for sense.
 
-use std::{borrow::Borrow, collections::BTreeMap, fmt, ops::Deref, path::PathBuf, sync::Arc};
+use std::{borrow::Borrow, collections::BTreeMap, fmt, ops::Deref, path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -281,13 +281,13 @@ pub struct CommitSpec {
     /// Or after so many rows. Default: 2000000
     pub rows: u64,
     /// How often a sink that may publishes what it has, in the middle of a long report too, so that little is left when its last row comes. Less often
-    /// where publishing takes long, and a fifth as often while rows come faster than the sink takes them. Default: 1s
+    /// where publishing takes long, and a tenth as often while rows come faster than the sink takes them. Default: 500ms
     pub publish: Period,
 }
 
 impl Default for CommitSpec {
     fn default() -> Self {
-        Self { every: Period::seconds(10), rows: 2_000_000, publish: Period::seconds(1) }
+        Self { every: Period::seconds(10), rows: 2_000_000, publish: Period(Duration::from_millis(500)) }
     }
 }
 

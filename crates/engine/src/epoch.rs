@@ -33,7 +33,7 @@ use crate::{
 /// How often it is asked whether it is time.
 const TICK: Duration = Duration::from_millis(50);
 /// Where rows come faster than the sinks take them, publishing waits so many times as long: it would only hold them up.
-const BUSY: u32 = 5;
+const BUSY: u32 = 10;
 
 /// A source, as the coordinator sees it.
 pub(crate) struct SourceHandle {
@@ -122,12 +122,14 @@ impl Early {
         self.looks += 1;
         self.idle += u32::from(idle);
     }
-    /// Whether it is time for another. Half of the time at the most: much less, and a table that takes long for each row would get ever larger
-    /// publishes, the largest of them behind the last row.
+    /// Whether it is time for another.
     fn is_due(&self, pace: Duration) -> bool {
-        // A sink that keeps up with a fast source has nothing to do for a moment now and then; one that waits has nothing most of the time.
+        // A sink that keeps up with a fast source has nothing to do for a moment now and then; one that waits has nothing most of the time. Where it
+        // waits, publishing may take four fifths of the time, else half: with less, a table that takes long for each row would get ever larger
+        // publishes, the largest of them behind the last row.
         let waits = self.idle * 2 > self.looks;
-        self.at.elapsed() >= self.took.max(if waits { pace } else { pace * BUSY })
+        let rest = if waits { pace.max(self.took / 4) } else { (pace * BUSY).max(self.took) };
+        self.at.elapsed() >= rest
     }
 }
 

@@ -11,7 +11,7 @@ use arrow_schema::SchemaRef;
 use towpath_core::{Error, Result};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::text::{Texts, Writer};
+use crate::text::{self, Texts, Writer};
 
 /// What hashes of rows of this schema are made of: the version and the columns. Two that differ do not compare.
 pub fn keyed_by(schema: &SchemaRef) -> String {
@@ -32,22 +32,25 @@ pub fn row_hashes(rows: &RecordBatch, columns: Option<&[usize]>) -> Result<Vec<u
     }
     at.sort_by_key(|at| schema.field(*at).name());
     let texts = at.iter().map(|at| Texts::new(rows.column(*at))).collect::<Result<Vec<_>>>()?;
-    let mut parts: Vec<(Vec<u8>, &Texts, Writer<'_>)> = vec![];
+    let mut parts: Vec<(Vec<u8>, usize, &Texts, Writer<'_>)> = vec![];
     for (at, texts) in at.iter().zip(&texts) {
         let name = schema.field(*at).name().as_bytes();
         // The name as it stands before each value, with room for the value's length.
-        let prefix = [&length(name.len())?, name, &[0; LENGTH]].concat();
-        parts.push((prefix, texts, texts.writer()?));
+        let mut prefix = [&length(name.len())?, name, &[0; LENGTH]].concat();
+        let len = prefix.len();
+        // So that it is copied as something short.
+        prefix.resize(len.max(text::SHORT), 0);
+        parts.push((prefix, len, texts, texts.writer()?));
     }
     let mut bytes = vec![];
     let mut hashes = Vec::with_capacity(rows.num_rows());
     for row in 0..rows.num_rows() {
         bytes.clear();
-        for (prefix, texts, writer) in &parts {
+        for (prefix, len, texts, writer) in &parts {
             if texts.is_null(row) {
                 continue;
             }
-            bytes.extend_from_slice(prefix);
+            text::append(prefix, 0, *len, &mut bytes);
             let start = bytes.len();
             writer.write(row, &mut bytes)?;
             let len = length(bytes.len() - start)?;

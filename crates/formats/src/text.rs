@@ -28,6 +28,11 @@ pub(crate) struct Texts {
 /// The same, ready to be written.
 pub(crate) enum Writer<'a> {
     Text(&'a StringArray),
+    Typed(Typed<'a>),
+}
+
+/// What is no text yet.
+pub(crate) enum Typed<'a> {
     Floats(&'a [f64]),
     Moments(Moments<'a>),
     Other(ArrayFormatter<'a>),
@@ -78,12 +83,14 @@ impl Texts {
             return Ok(Writer::Text(text));
         }
         if let Some(floats) = self.values.as_primitive_opt::<Float64Type>() {
-            return Ok(Writer::Floats(floats.values()));
+            return Ok(Writer::Typed(Typed::Floats(floats.values())));
         }
         static OPTIONS: FormatOptions<'static> = FormatOptions::new();
         let other = ArrayFormatter::try_new(&self.values, &OPTIONS)
             .map_err(|error| Error::unsupported("a column has no text").because(error))?;
-        let DataType::Timestamp(unit, zone) = self.values.data_type() else { return Ok(Writer::Other(other)) };
+        let DataType::Timestamp(unit, zone) = self.values.data_type() else {
+            return Ok(Writer::Typed(Typed::Other(other)));
+        };
         let (unit, zoned) = (*unit, zone.is_some());
         let values = match unit {
             TimeUnit::Second => self.values.as_primitive::<TimestampSecondType>().values(),
@@ -91,25 +98,38 @@ impl Texts {
             TimeUnit::Microsecond => self.values.as_primitive::<TimestampMicrosecondType>().values(),
             TimeUnit::Nanosecond => self.values.as_primitive::<TimestampNanosecondType>().values(),
         };
-        Ok(Writer::Moments(Moments { values, unit, zoned, other }))
+        Ok(Writer::Typed(Typed::Moments(Moments { values, unit, zoned, other })))
     }
 }
 
 impl Writer<'_> {
     /// Appends the value of a row that is not null.
+    #[inline]
     pub(crate) fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<()> {
-        let formatter = match self {
+        match self {
             Self::Text(text) => {
-                out.extend_from_slice(text.value(row).as_bytes());
-                return Ok(());
+                let (from, to) = (text.value_offsets().get(row), text.value_offsets().get(row + 1));
+                if let (Some(from), Some(to)) = (from, to) {
+                    append(text.value_data(), *from as usize, *to as usize, out);
+                }
+                Ok(())
             }
+            Self::Typed(typed) => typed.write(row, out),
+        }
+    }
+}
+
+impl Typed<'_> {
+    fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<()> {
+        let formatter = match self {
             Self::Floats(floats) => {
                 let value = floats.get(row).copied().unwrap_or(f64::NAN);
                 let mut buffer = zmij::Buffer::new();
+                let text = buffer.format(value).as_bytes();
                 // The formatter, which writes the shorter floats, has no plus before an exponent.
-                for part in buffer.format(value).split('+') {
-                    out.extend_from_slice(part.as_bytes());
-                }
+                let plus = text.iter().position(|byte| *byte == b'+').unwrap_or(text.len());
+                out.extend_from_slice(&text[..plus]);
+                out.extend_from_slice(text.get(plus + 1..).unwrap_or_default());
                 return Ok(());
             }
             Self::Moments(moments) if moments.write(row, out) => return Ok(()),
@@ -119,6 +139,23 @@ impl Writer<'_> {
         let written = formatter.value(row).write(&mut Bytes(out));
         written.map_err(|error| Error::data(format!("row {row} holds a value without a text")).because(error))?;
         Ok(())
+    }
+}
+
+/// A copy of so many bytes is made without a call.
+pub(crate) const SHORT: usize = 32;
+
+/// Appends the bytes from `from` to `to`. Most values are short, and then as many as `SHORT` are copied, and those behind `to` taken back.
+pub(crate) fn append(all: &[u8], from: usize, to: usize, out: &mut Vec<u8>) {
+    let short =
+        if to.saturating_sub(from) <= SHORT { all.get(from..).and_then(<[u8]>::first_chunk::<SHORT>) } else { None };
+    match short {
+        Some(short) => {
+            let end = out.len() + to.saturating_sub(from);
+            out.extend_from_slice(short);
+            out.truncate(end);
+        }
+        None => out.extend_from_slice(all.get(from..to).unwrap_or_default()),
     }
 }
 

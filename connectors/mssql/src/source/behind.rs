@@ -123,7 +123,7 @@ impl<'a> Making<'a> {
             }
             self.turn(cell)?;
         }
-        self.rows.push(row, None)?;
+        self.rows.push(row)?;
         if self.rows.is_full() {
             self.send(Ends::Anywhere, to, stop).await?;
         }

@@ -49,25 +49,6 @@ pub(crate) struct Rows {
     bytes: u64,
 }
 
-/// A hash of rows that does not depend on their order: count and sum of the rows' hashes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sum {
-    pub(crate) rows: u64,
-    pub(crate) hash: u128,
-}
-
-impl Sum {
-    /// Takes in the bytes of a row.
-    fn add(&mut self, bytes: &[u8]) {
-        self.rows += 1;
-        self.hash = self.hash.wrapping_add(xxhash_rust::xxh3::xxh3_128(bytes));
-    }
-    /// The rows of both.
-    pub(crate) fn with(self, other: Self) -> Self {
-        Self { rows: self.rows + other.rows, hash: self.hash.wrapping_add(other.hash) }
-    }
-}
-
 /// Rows made whole.
 pub(crate) struct Filled {
     pub(crate) rows: RecordBatch,
@@ -97,9 +78,8 @@ impl Rows {
         self.count >= PIECE || self.bytes >= PIECE_BYTES
     }
 
-    /// Adds a row; one with a value that has no place in its column is refused, and its place in the rows is kept with a null. `as_bytes` gets
-    /// the row's values, by which rows are told apart; it is emptied first.
-    pub(crate) fn push(&mut self, row: &Row, as_bytes: Option<&mut Vec<u8>>) -> Result<()> {
+    /// Adds a row; one with a value that has no place in its column is refused, and its place in the rows is kept with a null.
+    pub(crate) fn push(&mut self, row: &Row) -> Result<()> {
         if row.len() != self.columns.len() {
             return Err(Error::data(format!("a row has {} columns, not {}", row.len(), self.columns.len())));
         }
@@ -114,20 +94,7 @@ impl Rows {
                 }
             }
         }
-        if let Some(bytes) = as_bytes {
-            bytes.clear();
-            for (_, value) in row.cells() {
-                write_bytes(value, bytes);
-            }
-        }
         self.count += 1;
-        Ok(())
-    }
-
-    /// As [`push`](Self::push), and takes the row into a sum.
-    pub(crate) fn push_summed(&mut self, row: &Row, bytes: &mut Vec<u8>, sum: &mut Sum) -> Result<()> {
-        self.push(row, Some(bytes))?;
-        sum.add(bytes);
         Ok(())
     }
 
@@ -418,40 +385,6 @@ pub(crate) fn text_of<'a>(value: &'a ColumnData<'_>) -> Option<Cow<'a, str>> {
     })
 }
 
-/// The bytes by which a value is told from others of its column.
-fn write_bytes(value: &ColumnData<'_>, to: &mut Vec<u8>) {
-    use ColumnData as D;
-    let mut fixed = |bytes: &[u8]| {
-        to.push(1);
-        to.extend_from_slice(bytes);
-    };
-    match value {
-        value if is_null(value) => to.push(0),
-        D::U8(Some(value)) => fixed(&[*value]),
-        D::Bit(Some(value)) => fixed(&[u8::from(*value)]),
-        D::I16(Some(value)) => fixed(&value.to_le_bytes()),
-        D::I32(Some(value)) => fixed(&value.to_le_bytes()),
-        D::I64(Some(value)) => fixed(&value.to_le_bytes()),
-        D::F32(Some(value)) => fixed(&value.to_le_bytes()),
-        D::F64(Some(value)) => fixed(&value.to_le_bytes()),
-        D::Guid(Some(value)) => fixed(value.as_bytes()),
-        D::Numeric(Some(value)) => fixed(&value.value().to_le_bytes()),
-        D::String(Some(value)) => long(value.as_bytes(), to),
-        D::Binary(Some(value)) => long(value, to),
-        D::Xml(Some(value)) => {
-            let text: &str = (**value).as_ref();
-            long(text.as_bytes(), to);
-        }
-        moment => fixed(&Ticks::of(moment).map_or(0, Ticks::raw).to_le_bytes()),
-    }
-}
-
-fn long(bytes: &[u8], to: &mut Vec<u8>) {
-    to.push(2);
-    to.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-    to.extend_from_slice(bytes);
-}
-
 #[cfg(test)]
 mod tests {
     use arrow_schema::{Field, Schema};
@@ -469,7 +402,7 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![Field::new("c", of.arrow(), true)]));
         let mut rows = Rows::new(&schema);
         let row = Row::builder().column("c", ColumnType::Null, value).build();
-        rows.push(&row, None).unwrap();
+        rows.push(&row).unwrap();
         let filled = rows.finish().unwrap();
         assert_eq!(filled.rows.num_rows(), 1);
         match filled.rejects.first() {
@@ -571,28 +504,5 @@ mod tests {
             let reason = one(&of, value.clone()).unwrap_err();
             assert!(reason.starts_with(expect), "{of} {value:?}: {reason}");
         }
-    }
-
-    #[test]
-    fn a_sum_knows_rows_whatever_their_order() {
-        let schema =
-            Arc::new(Schema::new(vec![Field::new("a", DataType::Utf8, true), Field::new("b", DataType::Utf8, true)]));
-        let row = |a: Option<&'static str>, b: Option<&'static str>| {
-            let text = |text: Option<&'static str>| ColumnData::String(text.map(Into::into));
-            Row::builder().column("a", ColumnType::NVarchar, text(a)).column("b", ColumnType::NVarchar, text(b)).build()
-        };
-        let sum = |rows: &[Row]| {
-            let (mut to, mut bytes, mut sum) = (Rows::new(&schema), vec![], Sum::default());
-            rows.iter().for_each(|row| to.push_summed(row, &mut bytes, &mut sum).unwrap());
-            sum
-        };
-        let (one, two) = (|| row(Some("a"), Some("b")), || row(None, Some("")));
-        assert_eq!(sum(&[one(), two()]), sum(&[two(), one()]));
-        assert_eq!(sum(&[one(), two()]), sum(&[one()]).with(sum(&[two()])));
-        for other in [row(Some("ab"), Some("")), row(Some(""), None), row(None, None)] {
-            assert_ne!(sum(&[one()]), sum(&[other]), "told apart");
-        }
-        assert_ne!(sum(&[one(), one()]), sum(&[one()]));
-        assert_ne!(sum(&[two()]), sum(&[row(Some(""), None)]));
     }
 }

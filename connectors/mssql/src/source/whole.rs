@@ -10,12 +10,13 @@ use towpath_core::{Error, Mark, Partition, Position, Result};
 use towpath_formats::seam;
 
 use super::{
-    cells::{Filled, Rows, Sum},
+    cells::{Filled, Rows},
     cursor::Value,
     incoming::{Incoming, Patience, ask},
     piece::{Pieces, Stand, changed, keys, send, without},
     ranges,
     select::{Range, Selected, Selection, Statement, Stretch},
+    sum::{Sum, Summing},
 };
 use crate::client::Session;
 
@@ -136,13 +137,13 @@ impl Whole {
         let statement = self.statements.get(number).ok_or_else(|| Error::internal("no such range"))?;
         let mut incoming = Incoming::begin(session, statement, "read rows", patience).await?;
         begun();
-        let (mut rows, mut bytes, mut sum) = (Rows::new(&self.selection.schema), vec![], Sum::default());
+        let (mut rows, mut summing) = (Rows::new(&self.selection.schema), Summing::default());
         // The rows at the cursor's two ends, by their number in the piece.
         let (mut low, mut high) = (vec![], vec![]);
-        while let Some(row) = incoming.next().await? {
-            match &self.cursor {
-                None => rows.push_summed(&row, &mut bytes, &mut sum)?,
-                Some(bounded) => {
+        loop {
+            let row = incoming.next().await?;
+            if let Some(row) = &row {
+                if let Some(bounded) = &self.cursor {
                     let cell = row.get_column_data(bounded.column);
                     let cell = cell.map_err(|error| Error::data("a row has no cursor").because(error))?;
                     if bounded.from.as_ref().is_some_and(|from| from.value.is(cell)) {
@@ -151,20 +152,25 @@ impl Whole {
                     if bounded.to.is(cell) {
                         high.push(rows.count());
                     }
-                    rows.push(&row, None)?;
                 }
+                rows.push(row)?;
             }
-            if rows.is_full() {
+            if row.is_none() || rows.is_full() {
                 let filled = together.take(rows.finish()?, &low, &high, self)?;
                 low.clear();
                 high.clear();
+                if self.cursor.is_none() {
+                    summing.add(&filled.rows).await?;
+                }
                 self.send(filled, together, &patience.stop, to).await?;
             }
+            if row.is_none() {
+                break;
+            }
         }
-        let filled = together.take(rows.finish()?, &low, &high, self)?;
-        self.send(filled, together, &patience.stop, to).await?;
         drop(incoming);
         session.calm();
+        let sum = summing.finish().await?;
         let mut state = together.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.sum = state.sum.with(sum);
         Ok(())
