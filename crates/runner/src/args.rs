@@ -4,6 +4,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::output;
+
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong config or command line, 3 too many rejected rows, \
 4 another run of the pipeline is under way, or it is served already, 5 what is to be changed is not what --plan says, 130 interrupted, \
 or the day's budget is spent.\n\nSettings by environment: TOWPATH_STATE_DIR, TOWPATH_LOG (such as \
@@ -79,7 +81,7 @@ pub(crate) enum Command {
         /// Read everything, and show what would be created, updated and deleted
         #[arg(long)]
         diff: bool,
-        /// Keep all changes in this file, for `run --plan`
+        /// Keep all changes in this file, for `run --plan`; it must not exist, or hold an earlier plan
         #[arg(long, value_name = "PLAN", requires = "diff")]
         out: Option<PathBuf>,
         /// Compare also where nothing has changed since the last run
@@ -203,8 +205,12 @@ pub(crate) enum Dlq {
 /// Reads the command line. The error is the exit code, after help or a message was printed.
 pub(crate) fn parse() -> Result<Cli, ExitCode> {
     Cli::try_parse().map_err(|error| {
-        // Nothing can be said where stderr is gone.
-        let _ = error.print();
-        ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+        let printed = error.print();
+        if error.use_stderr() {
+            // Nothing can be said where stderr is gone.
+            return ExitCode::from(2);
+        }
+        output::wrote(printed);
+        ExitCode::from(output::end(0))
     })
 }

@@ -16,7 +16,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done; for `serve`: ended by a signal, and what was under way had come to a commit |
-//! | 1 | failed |
+//! | 1 | failed; or all went well, but what was to be printed could not be written |
 //! | 2 | the config, or the command line, is wrong; nothing was touched |
 //! | 3 | too many rejected rows; the next run takes this one up |
 //! | 4 | another run of this pipeline is under way, or another process serves it |
@@ -48,5 +48,5 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => output::failure(&failure),
     };
-    ExitCode::from(code)
+    ExitCode::from(output::end(code))
 }

@@ -6,6 +6,7 @@ use std::{
     env,
     error::Error as _,
     io::{self, ErrorKind as Io, IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use serde::Serialize;
@@ -32,17 +33,34 @@ impl From<Error> for Failure {
     }
 }
 
-/// Writes to stdout. When whoever reads it has gone (`| head`), there is nothing more to do.
+/// Something that was to be printed on stdout is lost.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Writes to stdout. Where that fails it is told once, and costs the exit code at the [`end`]: what is under way goes on.
 pub(crate) fn out(text: &str) {
     let mut stdout = io::stdout().lock();
     let written = stdout
         .write_all(text.as_bytes())
         .and_then(|()| if text.ends_with('\n') { Ok(()) } else { stdout.write_all(b"\n") });
-    if let Err(error) = written.and_then(|()| stdout.flush())
-        && error.kind() == Io::BrokenPipe
-    {
+    wrote(written.and_then(|()| stdout.flush()));
+}
+
+/// What came of writing to stdout. When whoever reads it has gone (`| head`), there is nothing more to do.
+pub(crate) fn wrote(outcome: io::Result<()>) {
+    let Err(error) = outcome else { return };
+    if error.kind() == Io::BrokenPipe {
         std::process::exit(0);
     }
+    if !LOST.swap(true, Ordering::Relaxed) {
+        let error = Error::unavailable("what was asked for cannot be written to stdout").because(error);
+        err(&block(&error.hint("make room where stdout goes, or send it elsewhere")));
+    }
+}
+
+/// The exit code of the program, once all is done: a command whose output is lost has failed, if it had not already.
+pub(crate) fn end(code: u8) -> u8 {
+    wrote(io::stdout().flush());
+    if code == 0 && LOST.load(Ordering::Relaxed) { 1 } else { code }
 }
 
 /// Writes a value as JSON to stdout: indented, or on one line.

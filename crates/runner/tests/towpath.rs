@@ -63,6 +63,23 @@ fn the_schema_knows_them() {
     assert!(kinds("sinks").contains(&"sqlite".to_owned()), "{:?}", kinds("sinks"));
 }
 
+/// Output that is lost is an error; output that nobody reads any more is none.
+#[test]
+fn what_cannot_be_printed_is_told() {
+    let shell = Shell::new(Program::Towpath);
+    let commands: [&[&str]; 6] =
+        [&["status"], &["status", "--json"], &["schema"], &["connectors"], &["--help"], &["state", "show"]];
+    for command in commands {
+        let full = shell.run_into(command, std::fs::File::options().write(true).open("/dev/full").unwrap());
+        assert_eq!(full.code, Some(1), "{command:?}: {}", full.all());
+        assert_eq!(full.err.matches("cannot be written to stdout").count(), 1, "{command:?}: {}", full.err);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let gone = shell.run_into(command, writer);
+        assert_eq!((gone.code, &*gone.err), (Some(0), ""), "{command:?}");
+    }
+}
+
 const PIPELINE: &str = "\
 sources:
   orders:

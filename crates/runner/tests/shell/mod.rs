@@ -82,6 +82,15 @@ impl Shell {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&format!("{}", self.dir().display()), "[dir]");
         Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
     }
+    /// With stdout going somewhere.
+    pub fn run_into(&self, args: &[&str], stdout: impl Into<Stdio>) -> Ran {
+        let output = self.command(args).stdout(stdout).output().unwrap();
+        Ran {
+            code: output.status.code(),
+            out: String::new(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
     /// Starts it in the background; its log says everything.
     pub fn start(&self, args: &[&str]) -> Running {
         let mut command = self.command(args);
