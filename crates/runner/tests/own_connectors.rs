@@ -167,6 +167,44 @@ fn looking_without_running() {
     assert_seen!("connector", shell.run(&["connectors", "count"]).all());
 }
 
+/// A plan takes the place of nothing but a plan.
+#[test]
+fn what_is_there_is_not_lost_to_a_plan() {
+    let shell = shell(PIPELINE);
+    shell.file("old.json", "{\"towpath_plan\":1,\n\"pipeline\":\"a\"}\n");
+    shell.file("empty", "");
+    std::os::unix::fs::symlink("old.json", shell.dir().join("link")).unwrap();
+    std::os::unix::fs::symlink("nowhere", shell.dir().join("dangling")).unwrap();
+    let names = || {
+        let names = std::fs::read_dir(shell.dir()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name != "state").collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = names();
+    let cases = [
+        ("a.yaml", Some("a.yaml: a file that holds no plan")),
+        ("empty", Some("empty: a file that holds no plan")),
+        ("link", Some("link: a symbolic link")),
+        ("dangling", Some("dangling: a symbolic link")),
+        (".", Some(".: a folder")),
+        ("/dev/full", Some("/dev/full: a device, a pipe or the like")),
+        // These it may replace; only then is the sink found to be one that cannot tell what would change.
+        ("old.json", None),
+        ("new.json", None),
+    ];
+    for (place, refused) in cases {
+        let ran = shell.run(&["plan", "a.yaml", "--diff", "--out", place]);
+        match refused {
+            Some(what) => {
+                assert_eq!(ran.code, Some(2), "{place}: {}", ran.all());
+                assert!(ran.err.contains(what) && ran.err.contains("hint:"), "{place}: {}", ran.err);
+            }
+            None => assert!(ran.err.contains("no sink can say how its rows differ"), "{place}: {}", ran.all()),
+        }
+    }
+    assert_eq!(names(), before);
+    assert_eq!(std::fs::read_to_string(shell.dir().join("a.yaml")).unwrap(), PIPELINE);
+}
+
 #[test]
 fn what_is_remembered_and_what_was_rejected() {
     let shell = with("rows: 1000", "rows: 300, bad: true");

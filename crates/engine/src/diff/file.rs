@@ -5,7 +5,7 @@
 use std::{
     fmt,
     fs::File,
-    io::{self, BufReader, BufWriter, Write},
+    io::{self, BufReader, BufWriter, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -51,8 +51,37 @@ fn io_error(path: &Path, error: io::Error) -> Error {
         .hint("name another file with --out")
 }
 
+/// What every plan begins with.
+const BEGINS: &[u8] = b"{\"towpath_plan\":";
+
+/// Whether a plan may be put there: only where nothing is, or in the place of another plan. What else is there (the pipeline's own file, by a
+/// slip of the hand) would be lost; a link or a device would be replaced by a file.
+fn replaceable(path: &Path) -> Result<()> {
+    let is = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io_error(path, error)),
+        Ok(found) if found.is_file() => {
+            let mut start = Vec::new();
+            let opened = File::open(path).map_err(|error| io_error(path, error))?;
+            opened.take(BEGINS.len() as u64).read_to_end(&mut start).map_err(|error| io_error(path, error))?;
+            if start == BEGINS {
+                return Ok(());
+            }
+            "a file that holds no plan"
+        }
+        Ok(found) if found.is_symlink() => "a symbolic link",
+        Ok(found) if found.is_dir() => "a folder",
+        Ok(_) => "a device, a pipe or the like",
+    };
+    Err(Error::config(format!("the plan would take the place of what is at {}: {is}", path.display()))
+        .hint("name a file that does not exist yet, or one that holds an earlier plan; nothing was asked"))
+}
+
 impl Writer {
+    /// # Errors
+    /// Config, if something is there that is no plan, or nothing can be written there.
     pub(super) fn begin(path: &Path, pipeline: &Name, full: bool) -> Result<Self> {
+        replaceable(path)?;
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.unfinished", std::process::id()));
         let unfinished = path.with_file_name(name);
