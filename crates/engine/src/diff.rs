@@ -300,9 +300,8 @@ impl Engine {
             return Err(Error::unsupported(what).hint("`towpath plan` without --diff says what can be said"));
         }
         let Some(_lock) = self.store.lock_pipeline(&graph.name)? else {
-            let what =
-                format!("a run of pipeline '{}' is under way: what differs now will not in a moment", graph.name);
-            return Err(Error::conflict(what).hint("wait until it has ended"));
+            // What differs now will not in a moment.
+            return Err(self.under_way(&graph.name));
         };
         let store = StateStore::memory()?;
         store.copy_pipeline(&self.store, &graph.name)?;

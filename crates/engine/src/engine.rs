@@ -135,12 +135,7 @@ impl Engine {
             }
             Ok(None) => {
                 report.locked = true;
-                Err(Error::conflict(format!(
-                    "another run of pipeline '{}' is under way{}",
-                    graph.name,
-                    self.holder(&graph.name)
-                ))
-                .hint("wait until it has ended; a process that has died holds no lock"))
+                Err(self.under_way(&graph.name))
             }
             Err(error) => Err(error),
         };
@@ -173,8 +168,9 @@ impl Engine {
         report
     }
 
-    fn holder(&self, pipeline: &Name) -> String {
-        self.store.lock_holder(pipeline).map(|holder| format!(" ({holder})")).unwrap_or_default()
+    /// Somebody else holds the lock.
+    pub(crate) fn under_way(&self, pipeline: &Name) -> Error {
+        crate::report::under_way(pipeline, self.store.lock_holder(pipeline).as_ref())
     }
 
     async fn locked_run(

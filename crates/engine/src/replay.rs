@@ -130,8 +130,7 @@ impl Engine {
                 .hint(format!("only rows that a sink has refused can be sent again; the sinks are: {names}")));
         }
         let Some(_lock) = self.store.lock_pipeline(&graph.name)? else {
-            return Err(Error::conflict(format!("a run of pipeline '{}' is under way", graph.name))
-                .hint("wait until it has ended"));
+            return Err(self.under_way(&graph.name));
         };
         let main = self.dead_letters(graph);
         let mut report =

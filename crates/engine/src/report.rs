@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Serialize, Serializer};
 use towpath_core::{Error, ErrorKind, Name, pipeline::Role};
 
-use crate::progress::{Calls, Counter, Progress};
+use crate::{
+    progress::{Calls, Counter, Progress},
+    state::Holder,
+};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -192,20 +195,35 @@ impl RunReport {
             Status::Completed => 0,
             Status::Stopped => 3,
             Status::Cancelled => 130,
-            Status::Failed if self.locked => 4,
             Status::Failed => self.error.as_ref().map_or(1, exit_code),
         }
     }
 }
 
-/// The program's exit code for what ends a run, or would end one: 2 config, 130 interrupted or the day's budget is spent, else 1.
+/// The program's exit code for what ends a command, or would end a run: 2 config, 4 another run of the pipeline is under way, 130
+/// interrupted or the day's budget is spent, else 1.
 pub fn exit_code(error: &Error) -> u8 {
     match error.kind() {
         ErrorKind::Config => 2,
         ErrorKind::Cancelled => 130,
         _ if crate::budget::is_spent(error) => 130,
+        _ if is_under_way(error) => 4,
         _ => 1,
     }
+}
+
+/// How the message begins by which another run is known to be what is in the way.
+const ANOTHER: &str = "another run of pipeline '";
+
+/// What everything fails with that needs a pipeline for itself while a run of it is under way.
+pub fn under_way(pipeline: &Name, holder: Option<&Holder>) -> Error {
+    let holder = holder.map(|holder| format!(" ({holder})")).unwrap_or_default();
+    Error::conflict(format!("{ANOTHER}{pipeline}' is under way{holder}"))
+        .hint("wait until it has ended; a process that has died holds no lock")
+}
+
+fn is_under_way(error: &Error) -> bool {
+    error.kind() == ErrorKind::Conflict && error.message().starts_with(ANOTHER)
 }
 
 /// An error that a plan goes on without, or tells at its end.

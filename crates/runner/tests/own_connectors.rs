@@ -149,8 +149,22 @@ fn one_run_of_a_pipeline_at_a_time() {
     let second = shell.run(&["run", "a.yaml", "--json"]);
     assert_eq!(second.code, Some(4), "{}", second.all());
     assert_eq!(last_line(&second.out)["status"], "failed");
-    let reset = shell.run(&["state", "reset", "checkpoint", "a.yaml"]);
-    assert_eq!(reset.code, Some(1), "{}", reset.all());
+    // Whatever needs the pipeline for itself says the same; nobody is asked anything before.
+    let crm = "{ type: pipedrive, inputs: [numbers], url: 'http://localhost:9', api_token: x, entity: persons, match_on: name, fields: { name: n } }";
+    shell.file("crm.yaml", &format!("name: a\n{}", PIPELINE.replace("{ type: discard, inputs: [numbers] }", crm)));
+    shell.file("plan.json", "{\"towpath_plan\":1,\"pipeline\":\"a\",\"changes\":[]}");
+    let others: [&[&str]; 5] = [
+        &["run", "a.yaml"],
+        &["run", "crm.yaml", "--plan", "plan.json"],
+        &["plan", "crm.yaml", "--diff"],
+        &["dlq", "replay", "a.yaml"],
+        &["state", "reset", "checkpoint", "a.yaml"],
+    ];
+    for other in others {
+        let ran = shell.run(other);
+        assert_eq!(ran.code, Some(4), "{other:?}: {}", ran.all());
+        assert!(ran.err.contains("another run of pipeline 'a' is under way (process "), "{other:?}: {}", ran.err);
+    }
     running.signal("INT");
     running.signal("INT");
     drop(running);

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use towpath_config::Severity;
-use towpath_core::{Error, Name};
+use towpath_core::Name;
+use towpath_engine::report::under_way;
 
 use super::{Outcome, engine, load};
 use crate::{
@@ -31,10 +32,10 @@ fn reset(global: &Global, what: Reset) -> Result<(), Failure> {
         Reset::Checkpoint { pipeline } => {
             let name = name_of(global, &pipeline)?;
             let engine = engine(global)?;
-            if let Some(holder) = engine.state().lock_holder(&name) {
-                let error = Error::conflict(format!("a run of pipeline '{name}' is under way ({holder})"));
-                return Err(error.hint("wait until it has ended, or end it").into());
-            }
+            // Held until it is done, so that no run begins meanwhile.
+            let Some(_lock) = engine.state().lock_pipeline(&name)? else {
+                return Err(under_way(&name, engine.state().lock_holder(&name).as_ref()).into());
+            };
             match engine.state().reset_checkpoint(Some(&name))? {
                 0 => format!("nothing was remembered of pipeline '{name}'"),
                 _ => format!("pipeline '{name}' begins anew with its next run"),
