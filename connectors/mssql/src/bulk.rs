@@ -24,7 +24,7 @@ use crate::{
 
 /// A load ends behind so many batches, or so many bytes of them: what is sent is borrowed from them, so they stay in memory until then.
 const BATCHES: usize = 24;
-const BYTES: usize = 4 << 20;
+const BYTES: usize = 3 << 20;
 /// Batches that wait for a connection.
 const AHEAD: usize = 1;
 

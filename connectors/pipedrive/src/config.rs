@@ -166,6 +166,9 @@ impl AccountOptions {
             );
         }
         let auth = match (&self.api_token, &self.oauth2) {
+            (Some(token), None) if token.expose().trim().is_empty() => {
+                return Err(Error::config("api_token is empty").hint("see whether the variable it comes from is set"));
+            }
             (Some(token), None) => {
                 Auth::ApiKey { header: Some("x-api-token".to_owned()), query: None, value: token.clone() }
             }

@@ -216,7 +216,7 @@ pub enum Overlap {
 #[serde(deny_unknown_fields, default)]
 pub struct ErrorsSpec {
     /// So many rejected rows stop the run: a count (`1000`) or a share of the rows read (`1%`, reckoned once 1,000 rows were
-    /// read). Default: never
+    /// read; at the end of a source of its own rows, and at the end of the run of all, however few, where at least 20 are rejected). Default: never
     pub stop_after: Option<StopAfter>,
     /// The folder for dead letters. Default: in the state directory
     pub dead_letters: Option<PathBuf>,

@@ -249,6 +249,9 @@ impl Coordinator {
         let checkpoint = self.checkpoint(last);
         for group in &self.groups {
             self.ask(group, |sink, done| Command::Flush(self.complete(sink, checkpoint.last), done)).await?;
+            if last {
+                self.letters.run_ended()?;
+            }
             self.letters.sync()?;
             self.ask(group, |_, done| Command::Commit(checkpoint.clone(), done)).await?;
         }

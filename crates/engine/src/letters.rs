@@ -18,8 +18,10 @@ use crate::{
     reasons::Reasons,
 };
 
-/// A share is reckoned only once so many rows have been read.
+/// In the middle of a run a share is reckoned only once so many rows have been read.
 const ROWS_BEFORE_A_SHARE: u64 = 1000;
+/// At the end it is reckoned of however few, but so many are to be rejected: of five rows one is a fifth.
+const REJECTED_BEFORE_A_SHARE: u64 = 20;
 
 /// Takes rejects from every stage. The lock is no bottleneck: a rejected row is the exception.
 pub(crate) struct Letters {
@@ -34,9 +36,17 @@ pub(crate) struct Letters {
     reasons: Mutex<Reasons>,
     domains: std::collections::BTreeMap<Name, Domain>,
     /// In this attempt, by component.
-    by_component: std::collections::BTreeMap<Name, AtomicU64>,
+    by_component: std::collections::BTreeMap<Name, Tally>,
     watch: Option<Arc<Watch>>,
     as_of: Option<u64>,
+}
+
+/// Rows of a component.
+#[derive(Default)]
+struct Tally {
+    /// By a source.
+    read: AtomicU64,
+    refused: AtomicU64,
 }
 
 /// Who refused, and what.
@@ -79,15 +89,40 @@ impl Letters {
             stop_after: graph.errors.stop_after,
             reasons: Mutex::default(),
             domains: names.iter().map(|&name| (name.clone(), domain(graph, name))).collect(),
-            by_component: names.iter().map(|&name| (name.clone(), AtomicU64::new(0))).collect(),
+            by_component: names.iter().map(|&name| (name.clone(), Tally::default())).collect(),
             watch,
             as_of: graph.replay.as_ref().map(|replay| replay.as_of),
         }
     }
 
     /// Counts rows that a source has read, for the share.
-    pub(crate) fn read(&self, rows: u64) {
+    pub(crate) fn read(&self, source: &Name, rows: u64) {
         self.rows_read.fetch_add(rows, Ordering::Relaxed);
+        if let Some(tally) = self.by_component.get(source) {
+            tally.read.fetch_add(rows, Ordering::Relaxed);
+        }
+    }
+
+    /// A source has ended: an error if too many of its own rows were refused, before what is made of the others is written.
+    pub(crate) fn source_ended(&self, source: &Name) -> Result<()> {
+        let Some(tally) = self.by_component.get(source) else { return Ok(()) };
+        self.check_share(tally.refused.load(Ordering::Relaxed), tally.read.load(Ordering::Relaxed))
+    }
+
+    /// The run has come to its end: an error if too many were refused, however few there were.
+    pub(crate) fn run_ended(&self) -> Result<()> {
+        self.check_share(self.refused.load(Ordering::Relaxed), self.rows_read.load(Ordering::Relaxed))
+    }
+
+    fn check_share(&self, refused: u64, read: u64) -> Result<()> {
+        match self.stop_after {
+            Some(limit @ StopAfter::Share(share))
+                if refused >= REJECTED_BEFORE_A_SHARE && refused as f64 > read as f64 * share.0 =>
+            {
+                Err(self.too_many(refused, read, limit))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Keeps refused rows. An error if there are too many now.
@@ -97,7 +132,7 @@ impl Letters {
         };
         let (epoch, count) = (self.epoch.load(Ordering::Acquire), rejects.len() as u64);
         if let Some(counter) = self.by_component.get(refusal.component) {
-            counter.fetch_add(count, Ordering::Relaxed);
+            counter.refused.fetch_add(count, Ordering::Relaxed);
         }
         if self.stop_after.is_some() {
             let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,12 +149,11 @@ impl Letters {
             }
         }
         let refused = self.refused.fetch_add(count, Ordering::Relaxed) + count;
-        match self.too_many(refused) {
-            None => Ok(()),
-            Some(limit) => {
-                let reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner).told();
-                Err(too_many(refused, self.rows_read.load(Ordering::Relaxed), limit, reasons))
-            }
+        let read = self.rows_read.load(Ordering::Relaxed);
+        match self.stop_after {
+            Some(limit @ StopAfter::Rows(rows)) if refused >= rows.max(1) => Err(self.too_many(refused, read, limit)),
+            Some(StopAfter::Share(_)) if read >= ROWS_BEFORE_A_SHARE => self.check_share(refused, read),
+            _ => Ok(()),
         }
     }
 
@@ -128,20 +162,12 @@ impl Letters {
         components
             .iter()
             .filter_map(|name| self.by_component.get(name))
-            .map(|count| count.load(Ordering::Relaxed))
+            .map(|tally| tally.refused.load(Ordering::Relaxed))
             .sum()
     }
 
-    fn too_many(&self, refused: u64) -> Option<StopAfter> {
-        let limit = self.stop_after?;
-        let over = match limit {
-            StopAfter::Rows(rows) => refused >= rows.max(1),
-            StopAfter::Share(share) => {
-                let read = self.rows_read.load(Ordering::Relaxed);
-                read >= ROWS_BEFORE_A_SHARE && refused as f64 > read as f64 * share.0
-            }
-        };
-        over.then_some(limit)
+    fn too_many(&self, refused: u64, read: u64, limit: StopAfter) -> Error {
+        too_many(refused, read, limit, self.reasons.lock().unwrap_or_else(PoisonError::into_inner).told())
     }
 
     fn entry(&self, refusal: &Refusal<'_>, reject: Reject, domain: &Domain, epoch: u64) -> Result<Entry> {

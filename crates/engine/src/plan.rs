@@ -1,29 +1,20 @@
 //! What a run would do, found by cheap calls and by reading state only.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+mod asking;
 
-use async_trait::async_trait;
+use std::{collections::BTreeMap, fmt, time::Duration};
+
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 use towpath_core::{
-    Call, Change, Checkpoint, Context, Error, ErrorKind, Known, Lease, Name, PipelineSpec, Result, Resume, SinkPlan,
-    SourcePlan, Verdict, Work, WriteMode,
-    change::Changes,
-    context::{Attempt, Door},
+    Checkpoint, Error, ErrorKind, Known, Name, PipelineSpec, Result, Resume, SinkPlan, SourcePlan, Work, WriteMode,
     pipeline::{Guard, Role},
     sink::Guarantee,
     source::Replay,
 };
 
+use self::asking::Asking;
 use crate::{
-    Progress,
     attempt::plan_transforms,
-    call::CallDoor,
     engine::{Engine, new_run},
     graph::Graph,
     report::Failure,
@@ -198,7 +189,14 @@ impl Engine {
             let asking = Asking::of(self, graph, &node.name, Role::Sink);
             let mut sink = (node.make)()?;
             let schema = node.inputs.first().and_then(|input| known.get(input)).cloned().unwrap_or(Known::No);
-            let plan = sink.plan(&asking.ctx, &schema).await;
+            let mut plan = sink.plan(&asking.ctx, &schema).await;
+            if let (Err(error), Known::LastRun(_)) = (&plan, &schema)
+                && error.kind() == ErrorKind::Config
+            {
+                // The next run may have others, above all where the last one has failed for them.
+                warnings.push(format!("sink {}: by the columns of the last run, {error}", node.name));
+                plan = sink.plan(&asking.ctx, &Known::No).await;
+            }
             let Some(plan): Option<SinkPlan> = asking.came(plan, "sink", &mut failures)? else { continue };
             let feeding: Vec<&SourcePlan> = planned
                 .iter()
@@ -274,87 +272,6 @@ impl Engine {
         let runs = self.store.last_runs(&graph.name, 1).ok()?;
         let seconds = runs.first()?.summary.as_ref()?.get("elapsed_seconds")?.as_f64()?;
         Duration::try_from_secs_f64(seconds).ok()
-    }
-}
-
-/// What a component is planned with. Whoever it could not ask is noticed here, whatever it makes of that: a plan shows what is known all
-/// the same, and exits as a run would.
-struct Asking {
-    name: Name,
-    ctx: Context,
-    door: Arc<Noticing>,
-}
-
-impl Asking {
-    fn of(engine: &Engine, graph: &Graph, name: &Name, role: Role) -> Self {
-        let cancel = CancellationToken::new();
-        let door = engine.door(graph, name, role, &Progress::default(), &cancel);
-        let door = Arc::new(Noticing { name: name.clone(), door, failure: Mutex::default() });
-        let behind = Arc::clone(&door) as Arc<dyn Door>;
-        let ctx =
-            engine.context_behind(graph, name, behind, &cancel).with_changes(Arc::clone(&door) as Arc<dyn Changes>);
-        Self { name: name.clone(), ctx: ctx.for_plan(), door }
-    }
-
-    /// Its plan; `None`: there is none, and why is among the failures. A mistake in the config ends the plan.
-    fn came<T>(self, plan: Result<T>, role: &str, failures: &mut Vec<Failure>) -> Result<Option<T>> {
-        match plan {
-            Ok(plan) => {
-                failures.extend(self.door.failure.lock().unwrap_or_else(PoisonError::into_inner).take());
-                Ok(Some(plan))
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Internal | ErrorKind::Cancelled) => {
-                Err(error.at(format!("{role} {}", self.name)))
-            }
-            Err(error) => {
-                failures.push(Failure::of(&self.name, &error));
-                Ok(None)
-            }
-        }
-    }
-}
-
-/// A door that keeps in mind the first call that found nobody or was turned away, and what else the component says a run would end with.
-struct Noticing {
-    name: Name,
-    door: CallDoor,
-    failure: Mutex<Option<Failure>>,
-}
-
-#[async_trait]
-impl Door for Noticing {
-    async fn pass<'a>(&self, call: &Call, attempt: &mut (dyn FnMut() -> Attempt<'a> + Send)) -> Result<Lease> {
-        let passed = self.door.pass(call, attempt).await;
-        if let Err(error) = &passed
-            && matches!(
-                error.kind(),
-                ErrorKind::Auth | ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::RateLimited
-            )
-        {
-            self.note(error);
-        }
-        passed
-    }
-}
-
-impl Changes for Noticing {
-    fn propose(&self, _: &Name, change: &Change) -> Result<Verdict> {
-        Err(Error::internal(format!("a plan changes nothing, and {} would", change.key)))
-    }
-    fn equal(&self, _: &Name, _: u64) {}
-    fn withholds(&self) -> bool {
-        true
-    }
-    fn would_end(&self, _: &Name, error: Error) -> Result<()> {
-        self.note(&error);
-        Ok(())
-    }
-}
-
-impl Noticing {
-    fn note(&self, error: &Error) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert_with(|| Failure::of(&self.name, error));
     }
 }
 

@@ -12,7 +12,7 @@ use arrow_schema::{ArrowError, SchemaRef};
 use towpath_core::{Error, Result};
 
 /// What may wait in memory.
-const MEMORY: usize = 3 << 20;
+const MEMORY: usize = 2 << 20;
 /// Buffer in front of the file.
 const BUFFER: usize = 256 << 10;
 

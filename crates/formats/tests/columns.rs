@@ -126,16 +126,29 @@ fn a_table_says_what_rows_become() {
 
 #[test]
 fn types_are_proposed_from_samples() {
-    let sample = |values: &[[&str; 10]]| {
-        let names = ["int", "float", "code", "bool", "date", "moment", "zoned", "text", "empty", "mixed"];
+    let sample = |values: &[[&str; 11]]| {
+        let names = ["int", "float", "amount", "code", "bool", "date", "moment", "zoned", "text", "empty", "mixed"];
         let column = |at: usize| text(&values.iter().map(|row| Some(row[at])).collect::<Vec<_>>());
         batch(names.into_iter().enumerate().map(|(at, name)| (name, column(at))).collect())
     };
     let samples = [
-        sample(&[["1", "1", "007", "true", "2026-01-31", "2026-01-31 05:00", "2026-01-31T05:00Z", "x", "", "1"]]),
+        sample(&[[
+            "1",
+            "1.25",
+            "-1200.50",
+            "007",
+            "true",
+            "2026-01-31",
+            "2026-01-31 05:00",
+            "2026-01-31T05:00Z",
+            "x",
+            "",
+            "1",
+        ]]),
         sample(&[[
             "-2",
             "1.5",
+            "0.10",
             "12",
             "FALSE",
             "",

@@ -43,8 +43,8 @@ fn check_report(ran: &Ran, status: &str) -> Value {
             assert!(figures.as_object().unwrap().values().all(Value::is_u64));
         }
     };
-    inside("sources", &["rows", "bytes", "batches"]);
-    inside("transforms", &["rows_in", "rows_out"]);
+    inside("sources", &["rows", "bytes", "batches", "rejected"]);
+    inside("transforms", &["rows_in", "rows_out", "rejected"]);
     inside("sinks", &["written", "skipped", "rejected"]);
     assert_eq!(report["status"], status);
     assert!(
@@ -63,7 +63,8 @@ fn done() {
     let report = check_report(&ran, "completed");
     assert_eq!(report["pipeline"], "p");
     assert_eq!(report["sources"]["file"]["rows"], 100, "refused ones were read too");
-    assert_eq!(report["transforms"]["fresh"], json!({ "rows_in": 90, "rows_out": 90 }));
+    assert_eq!(report["sources"]["file"]["rejected"], 10);
+    assert_eq!(report["transforms"]["fresh"], json!({ "rows_in": 90, "rows_out": 90, "rejected": 0 }));
     assert_eq!(report["sinks"]["table"], json!({ "written": 90, "skipped": 0, "rejected": 0 }));
     assert_eq!(report["dead_letters"], 10);
     assert!(report["peak_memory_bytes"].as_u64().unwrap() > 1 << 20);
@@ -122,13 +123,19 @@ fn too_many_rejects() {
 }
 
 #[test]
-fn a_share_is_reckoned_from_a_thousand_rows() {
+fn a_share_is_reckoned_from_a_thousand_rows_and_at_the_end_of_however_few() {
     let place = Place::new();
     place.write("p.yaml", &format!("{FILE}errors: {{ stop_after: 5% }}\n"));
-    place.write("in.csv", &rows(900));
+    // Every tenth is bad. Of so few rows a share says nothing.
+    place.write("in.csv", &rows(190));
     place.run("p.yaml").expect(0);
-    place.write("in.csv", &rows(5_000));
-    check_report(&place.run("p.yaml").expect(3), "stopped");
+    for many in [300, 5_000] {
+        place.write("in.csv", &rows(many));
+        let ran = place.run("p.yaml").expect(3);
+        check_report(&ran, "stopped");
+        assert!(ran.err.contains("too many rejected rows: "), "{}", ran.err);
+        assert_eq!(place.count("out.db", "t"), 171, "none of {many}");
+    }
 }
 
 /// Windows that take a while each.

@@ -29,6 +29,7 @@ fn what_does_not_go_together_is_said() {
         json!({ "api_token": null, "oauth2": app }),
         json!({ "oauth2": app }),
         json!({ "api_token": null }),
+        json!({ "api_token": " " }),
         json!({ "company": null }),
         json!({ "company": "acme.pipedrive.com" }),
         json!({ "url": "https://acme.pipedrive.com" }),

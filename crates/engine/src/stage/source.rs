@@ -175,6 +175,7 @@ impl SourceStage {
             if !reader.at_boundary {
                 return Err(Error::internal("it ended inside a partition, without a position after its last rows"));
             }
+            stage.letters.source_ended(&stage.name)?;
             stage.end().await?;
             let at = std::mem::take(&mut reader.at);
             boundaries.send(AtBoundary { index: *index, at, ended: true }).await.map_err(|_| Error::cancelled())
@@ -302,7 +303,7 @@ impl Reader<'_> {
         self.seq += 1;
         let kept = without(&rows, &rejects)?;
         let read = kept.num_rows() + rejects.len();
-        self.stage.letters.read(read as u64);
+        self.stage.letters.read(&self.stage.name, read as u64);
         // `emit` counts those that go on.
         self.stage.progress.rows_out.add(rejects.len() as u64);
         self.stage.reject(Some(&id), Some(&rows), rejects)?;

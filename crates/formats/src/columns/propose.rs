@@ -7,7 +7,7 @@ use super::{ColumnType, Columns, Parser, parse};
 /// The narrowest type that every value of a sample has, column by column.
 ///
 /// A column without a value is text. Numbers with leading zeros (article and postal codes) are text, and so are `1` and `0`
-/// whole numbers, not truths. Columns that are not text have the type they have, where `columns` knows it.
+/// whole numbers, not truths. Where each value has exactly two places it is an amount, and decimal: a float would not sum to the cent. Columns that are not text have the type they have, where `columns` knows it.
 pub fn propose(samples: &[RecordBatch]) -> Columns {
     let Some(first) = samples.first() else { return Columns::default() };
     let of = |at: usize, name: &str| {
@@ -29,11 +29,15 @@ pub fn propose(samples: &[RecordBatch]) -> Columns {
     })
 }
 
+/// What amounts are proposed as.
+const AMOUNT: ColumnType = ColumnType::Decimal { precision: 18, scale: 2 };
+
 /// What a column can still be.
 struct Guess {
     seen: bool,
     int64: bool,
     float64: bool,
+    amount: bool,
     boolean: bool,
     date: bool,
     moment: bool,
@@ -42,7 +46,16 @@ struct Guess {
 
 impl Default for Guess {
     fn default() -> Self {
-        Self { seen: false, int64: true, float64: true, boolean: true, date: true, moment: true, zoned: true }
+        Self {
+            seen: false,
+            int64: true,
+            float64: true,
+            amount: true,
+            boolean: true,
+            date: true,
+            moment: true,
+            zoned: true,
+        }
     }
 }
 
@@ -58,6 +71,8 @@ impl Guess {
         let words = [b"true".as_slice(), b"false"];
         self.int64 &= !code && parse::int64(value).is_some();
         self.float64 &= !code && value.iter().any(u8::is_ascii_digit) && parse::float64(value).is_some();
+        let places = value.iter().position(|byte| *byte == b'.').map(|point| &value[point + 1..]);
+        self.amount &= self.float64 && places.is_some_and(|places| matches!(places, [b'0'..=b'9', b'0'..=b'9']));
         self.boolean &= words.iter().any(|word| word.eq_ignore_ascii_case(value));
         let reads = |still: bool, of: ColumnType| {
             still
@@ -78,6 +93,7 @@ impl Guess {
         match self {
             Self { seen: false, .. } => ColumnType::Text,
             Self { int64: true, .. } => ColumnType::Int64,
+            Self { float64: true, amount: true, .. } => AMOUNT,
             Self { float64: true, .. } => ColumnType::Float64,
             Self { boolean: true, .. } => ColumnType::Bool,
             Self { date: true, .. } => ColumnType::Date { format: None },

@@ -138,3 +138,33 @@ fn rows_that_make_no_sense_are_refused_with_the_reason_and_the_others_go_on() {
     reasons.sort();
     insta::assert_snapshot!(reasons.join("\n"));
 }
+
+#[test]
+fn a_column_that_a_failed_run_missed_is_not_missed_by_a_plan_once_it_is_back() {
+    let company = Company::unpaced(Shop::of(5, 20));
+    for (name, text) in company.shop.files() {
+        company.files.put(name, &text.replacen("id,name,email", "id,Name,email", 1));
+    }
+    let failed = company.run(&[]).expect(2);
+    assert!(failed.err.contains("no column 'name'"), "{}", failed.err);
+    company.publish();
+    let plan = company.place.towpath(&["plan", FILE]).expect(0);
+    assert!(plan.out.contains("by the columns of the last run, ") && plan.out.contains("sink deals"), "{}", plan.out);
+    company.run(&[]).expect(0);
+    company.check();
+}
+
+#[test]
+fn a_file_of_bad_rows_does_not_empty_what_is_made_of_it() {
+    let company = Company::unpaced(Shop::of(5, 30));
+    company.run(&[]).expect(0);
+    for (name, text) in company.shop.files() {
+        // Every amount is spoilt.
+        company.files.put(name, &if name == "payments.csv" { text.replace(",EUR", "x,EUR") } else { text });
+    }
+    company.crm.log().clear();
+    let stopped = company.run(&[]).expect(3);
+    assert!(stopped.err.contains("too many rejected rows"), "{}", stopped.err);
+    company.check();
+    assert_eq!(company.crm.log().writes(), 0);
+}
