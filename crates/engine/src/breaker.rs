@@ -1,8 +1,10 @@
 //! The breaker: a server that fails again and again is left alone for a while, by every pipeline of this machine.
 //!
-//! After [`THRESHOLD`] failures in a row it opens: nothing passes for a pause that doubles with each further failure, from
-//! [`SHORTEST`] to [`LONGEST`]. Then one call at a time may probe; its success closes the breaker, its failure opens it for longer. A
-//! failure is a server that cannot be reached, fails, or does not answer in time; that it refuses one request, or asks for fewer, is none.
+//! It opens after [`THRESHOLD`] failures in a row, once the first of them is [`AWAY`] ago: many calls side by side fail many times within
+//! a moment, and a server that is started anew is back before their own tries are used up. Open, nothing passes for a pause that doubles
+//! with each probe that fails, from [`SHORTEST`] to [`LONGEST`]. Then one call at a time may probe; its success closes the breaker, its
+//! failure opens it for longer. Any answer closes it, and failures count anew. A failure is a server that cannot be reached, fails, or does
+//! not answer in time; that it refuses one request, or asks for fewer, is none.
 //!
 //! A part of a server (one report) can have a breaker of its own: a missing right opens that at once, because asking again does not
 //! give the right, and every refusal may count towards a lockout.
@@ -14,8 +16,10 @@ use towpath_core::{Error, ErrorKind, Result, Retry};
 
 use crate::state::{Fault, StateStore, clock::human};
 
-/// Failures in a row that open it.
+/// Failures in a row that open it, if the server has been away for [`AWAY`].
 pub const THRESHOLD: u32 = 5;
+/// How long ago the first failure in a row must be for it to open: longer than a server takes that is started anew.
+pub const AWAY: Duration = Duration::from_secs(10);
 /// The first pause.
 pub const SHORTEST: Duration = Duration::from_secs(30);
 /// The longest pause.
@@ -36,6 +40,8 @@ struct Stored {
     failures: u32,
     reason: String,
     since: String,
+    /// When the first failure in a row was, on this boot's clock; `None` if that was before a reboot.
+    first: Option<i64>,
     /// Milliseconds until it may be probed; `None`: it is closed.
     closed_for: Option<i64>,
     /// Milliseconds for which another one's probe is under way.
@@ -104,19 +110,37 @@ impl Breaker {
             _ => return self.succeeded(),
         }
         self.store.write(|db| {
+            let now = self.store.clock().now().ms;
             let before = self.stored(db)?;
-            let failures = before.as_ref().map_or(0, |before| before.failures) + 1;
-            let was_open = before.as_ref().is_some_and(|before| before.closed_for.is_some());
+            let failures = before.as_ref().map_or(0, |before| before.failures).saturating_add(1);
+            let closed_for = before.as_ref().and_then(|before| before.closed_for);
+            if closed_for.is_some_and(|left| left > 0) {
+                // It was under way when the breaker opened: no probe, and no reason to wait longer.
+                db.prepare_cached("UPDATE breakers SET failures = ?3 WHERE origin = ?1 AND resource = ?2")?
+                    .execute(params![self.origin, self.resource, failures])?;
+                return Ok(());
+            }
             let longer = before.as_ref().map_or(0, |before| before.cool).saturating_mul(2);
             let pause = longer.clamp(SHORTEST.as_millis() as i64, LONGEST.as_millis() as i64);
-            let opens = was_open || failures >= THRESHOLD;
-            self.put(db, failures, &reason(error), before.map(|before| before.since), opens.then_some(pause))
+            // After a reboot nobody knows for how long; that counts anew.
+            let first = before.as_ref().and_then(|before| before.first).unwrap_or(now);
+            let away = now.saturating_sub(first) >= AWAY.as_millis() as i64;
+            let opens = closed_for.is_some() || failures >= THRESHOLD && away;
+            let since = before.map_or_else(|| self.wall(), |before| before.since);
+            self.put(db, failures, &reason(error), (&since, first), opens.then_some(pause))
         })
     }
 
     /// A right is missing: this part is left alone.
     pub fn denied(&self, error: &Error) -> Result<()> {
-        self.store.write(|db| self.put(db, 1, &reason(error), None, Some(DENIED.as_millis() as i64)))
+        self.store.write(|db| {
+            let since = (&*self.wall(), self.store.clock().now().ms);
+            self.put(db, 1, &reason(error), since, Some(DENIED.as_millis() as i64))
+        })
+    }
+
+    fn wall(&self) -> String {
+        format!("{:.0}", self.store.clock().wall())
     }
 
     fn put(
@@ -124,14 +148,13 @@ impl Breaker {
         db: &Connection,
         failures: u32,
         reason: &str,
-        since: Option<String>,
+        (since, first): (&str, i64),
         pause: Option<i64>,
     ) -> Result<(), Fault> {
         let now = self.store.clock().now();
-        let since = since.unwrap_or_else(|| format!("{:.0}", self.store.clock().wall()));
         db.prepare_cached(
-            "REPLACE INTO breakers (origin, resource, failures, reason, since, cool, boot, closed_until, probe_until)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL)",
+            "REPLACE INTO breakers (origin, resource, failures, reason, since, first, cool, boot, closed_until, probe_until)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, NULL)",
         )?
         .execute(params![
             self.origin,
@@ -139,6 +162,7 @@ impl Breaker {
             failures,
             reason,
             since,
+            first,
             pause.unwrap_or(0),
             &*now.boot,
             pause.map(|pause| now.ms.saturating_add(pause))
@@ -149,7 +173,7 @@ impl Breaker {
     fn stored(&self, db: &Connection) -> rusqlite::Result<Option<Stored>> {
         let now = self.store.clock().now();
         db.prepare_cached(
-            "SELECT failures, reason, since, cool, boot, closed_until, probe_until FROM breakers WHERE origin = ?1 AND resource = ?2",
+            "SELECT failures, reason, since, cool, boot, closed_until, probe_until, first FROM breakers WHERE origin = ?1 AND resource = ?2",
         )?
         .query_row([&self.origin, &self.resource], |row| {
             let (boot, closed, probe): (String, Option<i64>, Option<i64>) = (row.get(4)?, row.get(5)?, row.get(6)?);
@@ -159,6 +183,7 @@ impl Breaker {
                 failures: row.get(0)?,
                 reason: row.get(1)?,
                 since: row.get(2)?,
+                first: row.get::<_, Option<i64>>(7)?.filter(|_| *boot == *now.boot),
                 cool: row.get(3)?,
                 closed_for: closed.map(left),
                 probed_for: probe.map_or(0, left),

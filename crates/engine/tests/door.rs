@@ -19,7 +19,7 @@ use towpath_core::{
 };
 use towpath_engine::{
     StateStore,
-    breaker::{LONGEST, SHORTEST, THRESHOLD},
+    breaker::{AWAY, LONGEST, SHORTEST, THRESHOLD},
     call::{CallDoor, back_off},
     progress::{ComponentProgress, Counter},
     state::clock::{Clock, Moment},
@@ -278,9 +278,14 @@ async fn a_server_that_fails_again_and_again_is_left_alone_and_heals() {
         };
         door(&store, NOBODY, once()).ctx.call(&call(Effect::Read), attempt).await
     };
-    for _ in 0..THRESHOLD {
+    let fail = async || {
+        for _ in 1..THRESHOLD {
+            ask(false).await.unwrap_err();
+        }
+        tokio::time::sleep(AWAY).await;
         ask(false).await.unwrap_err();
-    }
+    };
+    fail().await;
     let error = ask(true).await.unwrap_err();
     assert_eq!(tries.load(Ordering::SeqCst), THRESHOLD, "nothing goes out while it is open");
     let words = error.to_string();
@@ -310,12 +315,59 @@ async fn a_server_that_fails_again_and_again_is_left_alone_and_heals() {
         ask(true).await.unwrap();
     }
     // And a person may say that it is well again.
-    for _ in 0..THRESHOLD {
-        ask(false).await.unwrap_err();
-    }
+    fail().await;
     ask(true).await.unwrap_err();
     assert_eq!(open(dir.path(), &clock).reset_breaker(None).unwrap(), 1);
     ask(true).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_break_opens_nothing_however_many_calls_it_meets() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = paused();
+    let back = Mutex::new(Instant::now() + Duration::from_secs(1));
+    // Each by a process of its own.
+    let ask = async |retry: RetrySpec| {
+        let store = open(dir.path(), &clock);
+        let attempt = || async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let away = Instant::now() < *back.lock().unwrap();
+            if away { Err(Error::unavailable("connection refused")) } else { Ok(()) }
+        };
+        door(&store, NOBODY, retry).ctx.call(&call(Effect::Read), attempt).await
+    };
+    let every = async |retry: RetrySpec| futures::future::join_all((0..16).map(|_| ask(retry))).await;
+    // One that is started anew within a second: 16 failures in a row, none of them known to anybody a moment later.
+    let patient = RetrySpec { attempts: 40, ..RetrySpec::default() };
+    assert!(every(patient).await.iter().all(Result::is_ok));
+    assert!(open(dir.path(), &clock).show().unwrap().breakers.is_empty(), "it is well again, and counts anew");
+    // Almost as long as it may be away, twice, with a sign of life in between.
+    for _ in 0..2 {
+        *back.lock().unwrap() = Instant::now() + AWAY;
+        assert!(every(once()).await.iter().all(Result::is_err));
+        tokio::time::sleep(AWAY - Duration::from_millis(100)).await;
+        assert!(every(once()).await.iter().all(|outcome| outcome.as_ref().is_err_and(Error::can_retry)));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ask(once()).await.unwrap();
+    }
+    // Away for longer: those that were under way when it opens do not make the pause longer.
+    *back.lock().unwrap() = Instant::now() + AWAY * 2;
+    assert!(every(once()).await.iter().all(Result::is_err));
+    tokio::time::sleep(AWAY).await;
+    assert!(every(once()).await.iter().all(Result::is_err));
+    let error = ask(once()).await.unwrap_err().to_string();
+    assert!(error.contains("has failed 32 times in a row since") && error.contains("another 30s"), "{error}");
+    // After a reboot nobody knows for how long it has been away.
+    open(dir.path(), &clock).reset_breaker(None).unwrap();
+    *back.lock().unwrap() = Instant::now() + AWAY * 5;
+    assert!(every(once()).await.iter().all(Result::is_err));
+    *clock.boot.lock().unwrap() = "another".into();
+    tokio::time::sleep(AWAY * 2).await;
+    let outcomes = [ask(once()).await, ask(once()).await];
+    assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_err_and(Error::can_retry)), "{outcomes:?}");
+    tokio::time::sleep(AWAY).await;
+    ask(once()).await.unwrap_err();
+    assert!(!ask(once()).await.unwrap_err().can_retry());
 }
 
 #[tokio::test(start_paused = true)]

@@ -107,6 +107,10 @@ const VERSIONS: &[&str] = &[
         PRIMARY KEY (pipeline, sink, folder, file, at)
     ) STRICT;
     ",
+    "
+    -- When the first failure in a row was, by the clock of the row's boot.
+    ALTER TABLE breakers ADD COLUMN first INTEGER;
+    ",
 ];
 
 /// Brings the file to this program's version, in one transaction.
