@@ -45,6 +45,8 @@ pub struct SourceReport {
     pub bytes: u64,
     /// Pieces given.
     pub batches: u64,
+    /// Rows refused: of those read, or what was to become a row and could not.
+    pub rejected: u64,
 }
 
 /// What a transform did.
@@ -54,6 +56,8 @@ pub struct TransformReport {
     pub rows_in: u64,
     /// Rows that went out.
     pub rows_out: u64,
+    /// Rows refused.
+    pub rejected: u64,
 }
 
 /// What a sink made durable in this run of the program: what was committed, or, where the target has no transactions, all that was sent.
@@ -173,11 +177,12 @@ impl RunReport {
             match part.role {
                 Role::Source => {
                     let (rows, bytes, batches) = (part.rows_out.get(), part.bytes.get(), part.batches.get());
-                    self.sources.insert(name, SourceReport { rows, bytes, batches });
+                    self.sources.insert(name, SourceReport { rows, bytes, batches, rejected: part.rejected.get() });
                 }
                 Role::Transform => {
-                    let (rows_in, rows_out) = (part.rows_in.get(), part.rows_out.get());
-                    self.transforms.insert(name, TransformReport { rows_in, rows_out });
+                    let [rows_in, rows_out, rejected] =
+                        [&part.rows_in, &part.rows_out, &part.rejected].map(Counter::get);
+                    self.transforms.insert(name, TransformReport { rows_in, rows_out, rejected });
                 }
                 Role::Sink => {
                     let [written, skipped, removed, rejected] =

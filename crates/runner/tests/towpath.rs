@@ -121,5 +121,14 @@ fn from_a_file_to_a_table() {
     assert_seen!("csv_plan", shell.run(&["plan", "orders.yaml"]).all());
     assert_seen!("csv_preview", shell.run(&["preview", "orders.yaml", "orders"]).all());
     assert_seen!("csv_run", shell.run(&["run", "orders.yaml"]).all());
+    // What a transform refuses is no less told.
+    shell.file(
+        "cast.yaml",
+        &PIPELINE.replace(
+            "{ type: dedupe, inputs: [orders], key: all_columns }",
+            "{ type: cast, inputs: [orders], columns: { name: int64 } }",
+        ),
+    );
+    assert_seen!("cast_run", shell.run(&["run", "cast.yaml"]).all());
     assert_seen!("csv_dlq", shell.run(&["dlq", "show", "orders.yaml"]).all());
 }

@@ -177,6 +177,11 @@ fn calls(report: &CallReport) -> String {
     text
 }
 
+/// `, 3 rejected`; nothing where none were.
+fn rejected(rows: u64) -> String {
+    if rows > 0 { format!(", {} rejected", thousands(rows)) } else { String::new() }
+}
+
 /// How a run ended, for people.
 pub(super) fn in_words(status: Status) -> &'static str {
     match status {
@@ -193,12 +198,20 @@ fn summary(report: &RunReport, file: &Path) -> String {
     let taken_up = if report.taken_up { ", taken up" } else { "" };
     let run = if report.run_id.is_empty() { String::new() } else { format!(" (run {}{taken_up})", report.run_id) };
     let mut text = format!("{how} in {:.1} s{run}\n", report.elapsed_seconds);
-    let names = report.sources.keys().chain(report.sinks.keys());
+    let refusing: Vec<_> = report.transforms.iter().filter(|(_, transform)| transform.rejected > 0).collect();
+    let names = report.sources.keys().chain(refusing.iter().map(|(name, _)| *name)).chain(report.sinks.keys());
     let widest = names.map(|name| name.chars().count()).max().unwrap_or(0);
     for (name, source) in &report.sources {
         let bytes = if source.bytes > 0 { format!(", {}", megabytes(source.bytes)) } else { String::new() };
         let calls = report.calls.get(name).map(calls).unwrap_or_default();
-        text.push_str(&format!("  {name:widest$}  {} rows{bytes}{calls}\n", thousands(source.rows)));
+        let rejected = rejected(source.rejected);
+        text.push_str(&format!("  {name:widest$}  {} rows{bytes}{calls}{rejected}\n", thousands(source.rows)));
+    }
+    // What goes in and comes out between is of interest where something did not.
+    for (name, transform) in refusing {
+        let [rows_in, rows_out] = [transform.rows_in, transform.rows_out].map(thousands);
+        let rejected = rejected(transform.rejected);
+        text.push_str(&format!("  {name:widest$}  {rows_in} rows in, {rows_out} out{rejected}\n"));
     }
     for (name, sink) in &report.sinks {
         text.push_str(&format!(
