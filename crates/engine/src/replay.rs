@@ -83,15 +83,27 @@ pub struct SinkReplay {
 }
 
 impl ReplayReport {
-    /// The exit code: that of the first run that did not come to its end.
+    /// The program's exit code: that of the first run that did not come to its end; 3 if rows were refused again; else 0.
     pub fn exit_code(&self) -> u8 {
-        self.sinks.values().find_map(|sink| sink.run.as_ref()).map_or(0, RunReport::exit_code)
+        match self.sinks.values().find_map(|sink| sink.run.as_ref()) {
+            Some(run) => run.exit_code(),
+            None if self.sinks.values().any(|sink| sink.refused > 0) => 3,
+            None => 0,
+        }
     }
 }
 
 /// The pipeline that sends a sink's dead letters again: its state and its dead letters go by this name.
 pub(crate) fn pipeline_name(pipeline: &str, sink: &Name) -> Name {
-    format!("{pipeline}+replay+{sink}").into()
+    format!("{pipeline}{BETWEEN}{sink}").into()
+}
+
+/// What stands between the names in it.
+const BETWEEN: &str = "+replay+";
+
+/// Whether a pipeline is one that sends dead letters again: nobody has written it, so it is nothing to show.
+pub(crate) fn is_replay(pipeline: &str) -> bool {
+    pipeline.contains(BETWEEN)
 }
 
 /// Where a sink's dead letters lie: those of the pipeline, and those that were refused again.

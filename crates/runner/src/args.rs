@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::output;
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong config or command line, 3 too many rejected rows, \
-4 another run of the pipeline is under way, or it is served already, 5 what is to be changed is not what --plan says, 130 interrupted, \
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong config or command line, 3 too many rejected rows \
+(dlq replay: rows were refused again), 4 another run of the pipeline is under way, or it is served already, 5 what is to be changed is not what --plan says, 130 interrupted, \
 or the day's budget is spent.\n\nSettings by environment: TOWPATH_STATE_DIR, TOWPATH_LOG (such as \
 debug, or warn,towpath_http=trace). Any key of a pipeline file can be set by TOWPATH__SINKS__WAREHOUSE__TABLE=orders.";
 
@@ -190,6 +190,7 @@ pub(crate) enum Dlq {
     /// Give rows that a sink has rejected to the same sink once more
     ///
     /// Each is sent again once: a replay that was stopped or died is taken up. Rows of which newer data has come since are left out.
+    /// Exits with 3 if rows were refused again.
     Replay {
         /// The pipeline file
         file: PathBuf,

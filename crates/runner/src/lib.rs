@@ -18,8 +18,8 @@
 //! | 0 | done; for `serve`: ended by a signal, and what was under way had come to a commit |
 //! | 1 | failed; or all went well, but what was to be printed could not be written |
 //! | 2 | the config, or the command line, is wrong; nothing was touched |
-//! | 3 | too many rejected rows; the next run takes this one up |
-//! | 4 | another run of this pipeline is under way, or another process serves it |
+//! | 3 | too many rejected rows; the next run takes this one up (for `dlq replay`: rows were refused again) |
+//! | 4 | another run of this pipeline is under way (for everything that needs it for itself), or another process serves it |
 //! | 5 | what is to be changed is not what the plan of `run --plan` says; nothing was sent |
 //! | 130 | interrupted, or the day's budget of a vendor is spent; the next run takes this one up (for `serve`: something was broken off) |
 

@@ -29,10 +29,11 @@ fn database(place: &Place, sql: &str) {
 #[test]
 fn what_is_open_is_told_from_what_is_done() {
     let place = Place::new();
-    let said = |args: &[&str]| {
-        let ran = place.towpath(args).expect(0);
+    let came = |args: &[&str], code| {
+        let ran = place.towpath(args).expect(code);
         format!("$ towpath {}\n{}{}\n", args.join(" "), ran.out, ran.err)
     };
+    let said = |args: &[&str]| came(args, 0);
     let refuse = "CREATE TRIGGER few BEFORE INSERT ON t WHEN NEW.qty < 1 BEGIN SELECT RAISE(ABORT, 'too few'); END";
     database(&place, &format!("CREATE TABLE t (id INTEGER PRIMARY KEY, qty INTEGER); {refuse}"));
     place.write("p.yaml", PIPELINE);
@@ -46,11 +47,15 @@ fn what_is_open_is_told_from_what_is_done() {
     assert_said!("letters_superseded", [said(&["dlq", "list", "p.yaml"]), said(&["dlq", "show", "p.yaml"])].concat());
 
     // Sent again while the cause is there: refused again, and open as letters of their own.
-    place.towpath(&["dlq", "replay", "p.yaml"]).expect(0);
+    let replayed = came(&["dlq", "replay", "p.yaml"], 3);
     assert_said!(
         "letters_refused_again",
-        [said(&["dlq", "list", "p.yaml"]), said(&["dlq", "show", "p.yaml"])].concat()
+        [replayed, said(&["dlq", "list", "p.yaml"]), said(&["dlq", "show", "p.yaml"])].concat()
     );
+    // What sent them again is no pipeline that anybody has written.
+    for (all, own) in [(said(&["status"]), "\np "), (said(&["state", "show"]), "\npipeline p\n")] {
+        assert!(all.contains(own) && !all.contains("replay"), "{all}");
+    }
     let shown = place.towpath(&["dlq", "show", "p.yaml", "--json", "-n", "100"]).expect(0).out;
     let mut standings: Vec<String> = shown
         .lines()
@@ -79,7 +84,7 @@ fn what_is_open_is_told_from_what_is_done() {
     assert_said!("letters_mended", [&*list, &ends.concat()].concat());
     assert_eq!(place.rows("out.db", "SELECT id, qty FROM t ORDER BY id"), ["1|5", "3|1", "4|0", "5|0"]);
     let again = place.towpath(&["dlq", "replay", "p.yaml"]).expect(0);
-    assert!(again.out.contains("2 rows left out: newer data has come since"), "{}", again.out);
+    assert!(again.out.starts_with("table: 2 rows left out: newer data has come since\n"), "{}", again.out);
 }
 
 /// Two letters of one key in one commit: the older one is not sent, now or ever.

@@ -10,6 +10,7 @@ use super::{
     Holder, Served, StateStore,
     runs::{parse, unreadable, write},
 };
+use crate::replay::is_replay;
 
 /// How a pipeline stands.
 #[derive(Clone, Debug, Serialize)]
@@ -109,14 +110,16 @@ impl StateStore {
 
     /// The pipelines of which anything is known, by name.
     pub fn pipelines(&self) -> Result<Vec<Name>> {
-        self.read(|db| {
+        let mut names: Vec<Name> = self.read(|db| {
             db.prepare_cached(
                 "SELECT pipeline FROM outcomes UNION SELECT pipeline FROM names UNION SELECT pipeline FROM runs
                      UNION SELECT pipeline FROM served ORDER BY 1",
             )?
             .query_map([], |row| Ok(Name::from(row.get::<_, String>(0)?)))?
             .collect()
-        })
+        })?;
+        names.retain(|name| !is_replay(name));
+        Ok(names)
     }
 
     fn outcome(&self, pipeline: &Name) -> Result<Option<Row>> {

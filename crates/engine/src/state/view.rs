@@ -7,6 +7,7 @@ use serde::Serialize;
 use towpath_core::{Checkpoint, Name, Result};
 
 use super::{Holder, StateStore};
+use crate::replay::is_replay;
 
 /// Everything that is remembered, without secrets.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -141,7 +142,7 @@ impl StateStore {
                 |row| row.get(0),
             )?;
             let mut pipelines = Vec::with_capacity(names.len());
-            for name in names {
+            for name in names.into_iter().filter(|name| !is_replay(name)) {
                 pipelines.push(pipeline(db, name)?);
             }
             Ok(StateView {

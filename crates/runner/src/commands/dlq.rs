@@ -231,7 +231,7 @@ fn replayed(report: &ReplayReport, file: &Path) -> String {
             (sink.unreadable, "left out: their columns are not those of the sink (any more)".to_owned()),
         ] {
             if number > 0 {
-                text.push_str(&format!("  {} {what}\n", row(number)));
+                text.push_str(&format!("{name}: {} {what}\n", row(number)));
             }
         }
     }
