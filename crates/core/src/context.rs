@@ -37,7 +37,8 @@ pub enum Effect {
     /// Writes, and doing it twice is the same as once.
     Idempotent,
     /// Writes, and doing it twice is not the same: not tried again by the engine, unless the server said that there were too many requests
-    /// ([`RateLimited`](crate::ErrorKind::RateLimited)) and so did nothing; the connector looks before it sends again.
+    /// ([`RateLimited`](crate::ErrorKind::RateLimited)) and so did nothing, or nothing went out ([`Error::unsent`]); the connector looks
+    /// before it sends again.
     Once,
 }
 

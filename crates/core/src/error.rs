@@ -80,6 +80,7 @@ struct Inner {
     message: String,
     hint: Option<String>,
     outcome_unknown: bool,
+    unsent: bool,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -91,7 +92,16 @@ impl Error {
             _ => Retry::Never,
         };
         let message = message.into();
-        Self(Box::new(Inner { kind, retry, place: vec![], message, hint: None, outcome_unknown: false, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            retry,
+            place: vec![],
+            message,
+            hint: None,
+            outcome_unknown: false,
+            unsent: false,
+            source: None,
+        }))
     }
     /// [`ErrorKind::Config`].
     pub fn config(message: impl Into<String>) -> Self {
@@ -162,10 +172,18 @@ impl Error {
         self.0.hint = Some(hint.into());
         self
     }
-    /// The call may have had its effect: an [`Effect::Once`](crate::Effect::Once) whose answer was lost.
+    /// The call may have had its effect: an [`Effect::Once`](crate::Effect::Once) whose answer was lost. Says nothing of an error that is
+    /// [`unsent`](Error::unsent).
     #[must_use]
     pub fn outcome_unknown(mut self) -> Self {
-        self.0.outcome_unknown = true;
+        self.0.outcome_unknown = !self.0.unsent;
+        self
+    }
+    /// Nothing of the call went out (no connection could be made), so it had no effect: whatever it is, it can be sent again.
+    #[must_use]
+    pub fn unsent(mut self) -> Self {
+        self.0.unsent = true;
+        self.0.outcome_unknown = false;
         self
     }
 
@@ -184,6 +202,10 @@ impl Error {
     /// Whether the call may have had its effect all the same.
     pub fn is_outcome_unknown(&self) -> bool {
         self.0.outcome_unknown
+    }
+    /// Whether it is sure that nothing of the call went out.
+    pub fn is_unsent(&self) -> bool {
+        self.0.unsent
     }
     /// What to do about it, where there is something.
     pub fn what_to_do(&self) -> Option<&str> {

@@ -193,7 +193,9 @@ impl CallDoor {
             let (outcome, held_back) = credentials::noticing(attempt).await;
             answering_ms.add(since(sent));
             match (paid, &call.price) {
-                (Some(entry), Some(Price { budget, tokens })) if held_back => {
+                (Some(entry), Some(Price { budget, tokens }))
+                    if held_back || outcome.as_ref().is_err_and(Error::is_unsent) =>
+                {
                     note(self.store.unsent(budget, *tokens, entry));
                 }
                 (Some(entry), Some(Price { budget, tokens })) => {
@@ -239,9 +241,9 @@ impl CallDoor {
                 Retry::Again => true,
                 Retry::After(asked) => asked <= PATIENCE,
             };
-            // Refused at the door, it was not done.
-            let once =
-                call.effect == Effect::Once && (error.kind() != ErrorKind::RateLimited || error.is_outcome_unknown());
+            // Refused at the door or never sent, it was not done.
+            let undone = error.is_unsent() || error.kind() == ErrorKind::RateLimited && !error.is_outcome_unknown();
+            let once = call.effect == Effect::Once && !undone;
             if !due || once || failures >= self.retry.attempts {
                 let place = format!("{} ({failures} {})", call.what, if failures == 1 { "try" } else { "tries" });
                 return Err(if failures == 1 { error } else { error.at(place) });
@@ -259,7 +261,7 @@ impl CallDoor {
 
     /// Tells the guard that a request has ended, unless the server may still be working on it.
     fn ended(&self, gate: &Gate, lease: Option<LeaseId>, error: &Error) {
-        if error.kind() != ErrorKind::Timeout
+        if (error.kind() != ErrorKind::Timeout || error.is_unsent())
             && let Some(lease) = lease
         {
             note(gate.ended(lease));

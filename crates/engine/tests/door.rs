@@ -90,6 +90,12 @@ async fn what_is_tried_again_and_what_is_not() {
             Box::new(|| Error::new(ErrorKind::RateLimited, "429").outcome_unknown()),
             1,
         ),
+        (
+            "nothing went out",
+            Effect::Once,
+            Box::new(|| Error::unavailable("cannot connect").unsent().outcome_unknown()),
+            4,
+        ),
         ("a refused credential", Effect::Read, Box::new(|| Error::auth("401")), 1),
         ("a wrong config", Effect::Read, Box::new(|| Error::config("no")), 1),
         ("the server names a time", Effect::Read, Box::new(move || after(20)), 4),

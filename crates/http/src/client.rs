@@ -141,15 +141,19 @@ impl Client {
             headers.entry(header::ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
         }
         let token = match &self.inner.tokens {
-            Some(tokens) => Some(tokens.token(None).await?),
+            // Without a token nothing of the request goes out.
+            Some(tokens) => Some(tokens.token(None).await.map_err(Error::unsent)?),
             None => None,
         };
         let mut hop = Hop { method, url, headers, body, token };
         let mut renewed = false;
-        for _ in 0..=REDIRECTS {
+        for hops in 0..=REDIRECTS {
             let again = hop.body.again();
             let head = hop.method == Method::HEAD;
-            let answer = self.exchange(&mut hop, limits).await?;
+            let answer = self.exchange(&mut hop, limits).await.map_err(|Failed { error, unsent }| {
+                // Where a redirect leads nobody may listen, but whoever gave it has been asked.
+                if unsent && hops == 0 { error.unsent() } else { error }
+            })?;
             let status = answer.head.status;
             let taken = status.is_success() || accept_status.contains(&status);
             let decompress = decompress && !head;
@@ -183,7 +187,7 @@ impl Client {
         Err(Error::unavailable(format!("more than {REDIRECTS} redirects")).retry(Retry::Never))
     }
 
-    async fn exchange(&self, hop: &mut Hop, limits: Limits) -> Result<Answer> {
+    async fn exchange(&self, hop: &mut Hop, limits: Limits) -> Result<Answer, Failed> {
         let body = std::mem::take(&mut hop.body);
         match &self.inner.way {
             Way::Own(sign_in) => {
@@ -199,7 +203,7 @@ impl Client {
         hop: &mut Hop,
         body: Body,
         limits: Limits,
-    ) -> Result<Answer> {
+    ) -> Result<Answer, Failed> {
         let mut leave = match credential(&self.inner.options.auth) {
             Some((account, secret)) => Some(Leave::ask(&self.inner.ctx, &origin(&hop.url), &account, secret).await?),
             None => None,
@@ -233,7 +237,7 @@ impl Client {
         *request.headers_mut() = headers;
         match url.as_str().parse() {
             Ok(uri) => *request.uri_mut() = uri,
-            Err(_) => return Err(Error::config("the url cannot be sent")),
+            Err(_) => return Err(Error::config("the url cannot be sent").into()),
         }
         if let Some(leave) = &mut leave {
             leave.goes_out();
@@ -244,7 +248,7 @@ impl Client {
                 if unsent {
                     settle(leave, Verdict::Unsent);
                 }
-                Err(error)
+                Err(Failed { error, unsent })
             }
         }
     }

@@ -157,7 +157,7 @@ impl Connection {
             Err(error) => return Err(Failed { error, unsent: true }),
         }
         match limits.head(sent, self.sender.try_send_request(request)).await {
-            Err(error) => Err(Failed { error, unsent: false }),
+            Err(error) => Err(error.into()),
             Ok(Err(mut error)) => {
                 let unsent = error.take_message().is_some();
                 Err(broken(error.into_error(), unsent))

@@ -82,7 +82,7 @@ impl SignIn {
         headers: &HeaderMap,
         body: Body,
         limits: Limits,
-    ) -> Result<Answer> {
+    ) -> Result<Answer, Failed> {
         let asked = Asked { method, url, headers, limits };
         let server = origin(url);
         let body = match body.again() {
@@ -99,13 +99,13 @@ impl SignIn {
                     // Closed while at rest; nothing of the request went out. If something did, the server may be at it: that is for whoever
                     // keeps the guard.
                     Err(Failed { unsent: true, .. }) => body,
-                    Err(Failed { error, .. }) => return Err(error),
+                    Err(failed) => return Err(failed),
                 },
             },
         };
         let leave = Leave::ask(ctx, &server, &self.account, &self.password).await?;
-        let connection = self.connector.connect(url, limits).await?;
-        self.sign_in(&asked, &server, connection, body, leave).await
+        let connection = self.connector.connect(url, limits).await.map_err(|error| Failed { error, unsent: true })?;
+        Ok(self.sign_in(&asked, &server, connection, body, leave).await?)
     }
 
     async fn sign_in(

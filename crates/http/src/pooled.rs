@@ -41,6 +41,13 @@ pub(crate) fn client(options: &HttpOptions) -> Result<reqwest::Client> {
     builder.build().map_err(|error| Error::internal("cannot set up the http client").because(error))
 }
 
+impl From<Error> for Failed {
+    /// Something may have gone out.
+    fn from(error: Error) -> Self {
+        Self { error, unsent: false }
+    }
+}
+
 /// Sends a request and waits for the head of the answer.
 pub(crate) async fn exchange(
     client: &reqwest::Client,
@@ -52,7 +59,7 @@ pub(crate) async fn exchange(
     let request = reqwest::Request::try_from(request.map(reqwest::Body::wrap))
         .map_err(|error| not_sent(Error::config("the request cannot be made").because(error.without_url())))?;
     match limits.head(sent, client.execute(request)).await {
-        Err(error) => Err(Failed { error, unsent: false }),
+        Err(error) => Err(error.into()),
         Ok(Err(error)) => Err(failed(error.without_url(), limits)),
         Ok(Ok(answer)) => {
             let (head, body) = http::Response::from(answer).into_parts();

@@ -224,6 +224,7 @@ async fn a_connection_may_take_too_long() {
     let error = client(&timeouts(|all, soon| all.connect = Some(soon))).send(Request::get(url)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert!(error.to_string().contains("no connection within 100ms (timeouts.connect)"), "{error}");
+    assert!(error.is_unsent(), "{error}");
 }
 
 #[tokio::test]
@@ -231,7 +232,7 @@ async fn what_does_not_answer_is_unavailable() {
     let closed = Raw::start("", false).await;
     let error = client(&plain()).send(Request::get(closed.url.clone())).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Unavailable && error.can_retry(), "{error:?}");
-    assert!(error.to_string().contains("broke before the answer"), "{error}");
+    assert!(error.to_string().contains("broke before the answer") && !error.is_unsent(), "{error}");
     let gone = closed.url.clone();
     drop(closed);
     // The port may close a moment later.
@@ -242,6 +243,12 @@ async fn what_does_not_answer_is_unavailable() {
         }
     };
     assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("cannot connect"), "{error}");
+    // Nothing went out, so what came of it is known, also of a request that is not to be made twice.
+    assert!(error.is_unsent() && !error.outcome_unknown().is_outcome_unknown());
+    // A redirect is an answer: what gave it has been asked.
+    let moved = Raw::start(format!("HTTP/1.1 307 Moved\r\nLocation: {gone}\r\nContent-Length: 0\r\n\r\n"), false).await;
+    let error = client(&plain()).send(Request::post(moved.url.clone(), "{}")).await.unwrap_err();
+    assert!(error.to_string().contains("cannot connect") && !error.is_unsent(), "{error}");
 }
 
 #[tokio::test]
