@@ -198,6 +198,10 @@ pub trait Admission: Send {
     fn refused(self: Box<Self>);
     /// It never went onto the wire: the connection broke before.
     fn unsent(self: Box<Self>);
+    /// Whether nothing is known of it yet, so that whoever gives the call up should look for a moment what comes of it.
+    fn unproven(&self) -> bool {
+        false
+    }
 }
 
 /// What a component is doing right now, for progress bars and heartbeats. Plain counters: nothing waits for them.

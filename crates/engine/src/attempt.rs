@@ -86,6 +86,15 @@ struct PlannedSource {
 impl Attempt<'_> {
     /// Makes the attempt. Every component that was opened is closed when it returns.
     pub(crate) async fn make(&mut self) -> Result<Came> {
+        let came = self.made().await;
+        if came.is_err() || matches!(came, Ok(Came::Stopped)) {
+            // Calls were given up, and with them perhaps the first one of a credential.
+            self.engine.outside.settled().await;
+        }
+        came
+    }
+
+    async fn made(&mut self) -> Result<Came> {
         let cancel = self.abort.child_token();
         let _ends_with_us = cancel.clone().drop_guard();
         let mut sinks = Vec::new();

@@ -8,7 +8,8 @@
 //!   have been changed since.
 //! * **refused**: never sent again, until somebody resets it. Another credential of the same account is another entry.
 //! * **trying**: goes out right now, under a lock that a dead process does not keep. Others wait for the outcome.
-//! * **unknown**: it went out, and nobody saw what came of it. It waits for [`UNKNOWN`]: the server may have counted it.
+//! * **unknown**: it went out, and nobody saw what came of it. It waits for [`UNKNOWN`]: the server may have counted it. A run that is given
+//!   up waits for a moment, so that this is left to processes that are killed and servers that do not answer.
 //!
 //! The entry is written before the credential is. The key of the fingerprints lies in the store; without it they say nothing
 //! about a password, and with it they are as slow to guess as an HMAC.
@@ -17,7 +18,7 @@
 //! kept as it is, in the store's file, which is its owner's only. Whoever reads or renews one holds a lock that a dead process does not
 //! keep: one exchange at a time, over all processes.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, sync::atomic::Ordering, time::Duration};
 
 use async_trait::async_trait;
 use hmac::{Hmac, KeyInit, Mac};
@@ -35,6 +36,8 @@ use crate::state::{Fault, Lock, StateStore, clock::human};
 pub const FRESH: Duration = Duration::from_secs(3600);
 /// How long one waits whose outcome nobody saw.
 pub const UNKNOWN: Duration = Duration::from_secs(15 * 60);
+/// How long a run that ends waits for what comes of its unproven credentials; a little longer than the clients look for it.
+const SETTLING: Duration = Duration::from_millis(2500);
 /// How often one who waits for another process looks.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -71,6 +74,21 @@ impl StateStore {
         })?;
         self.freed().notify_waiters();
         Ok(count)
+    }
+
+    /// Waits for a moment until no unproven credential of this process is on its way.
+    pub(crate) async fn settled(&self) {
+        let settled = async {
+            loop {
+                // Told before looking, or what changes in between would be missed.
+                let freed = self.freed().notified();
+                if self.unproven().load(Ordering::SeqCst) == 0 {
+                    return;
+                }
+                freed.await;
+            }
+        };
+        let _ = tokio::time::timeout(SETTLING, settled).await;
     }
 
     fn key(&self, server: &str, account: &str, secret: &Secret) -> Result<Key> {
@@ -211,6 +229,9 @@ impl Credentials for StateStore {
             match self.decide(&key)? {
                 Decision::Go(lock) => {
                     note_held_back(false);
+                    if lock.is_some() {
+                        self.unproven().fetch_add(1, Ordering::SeqCst);
+                    }
                     return Ok(Box::new(Leave { store: self.clone(), key, lock, said: false }));
                 }
                 // Another process cannot wake us.
@@ -320,7 +341,9 @@ impl Leave {
             // The entry says `trying`, which keeps the credential back: the safe side.
             tracing::warn!("what came of a credential cannot be noted: {error}");
         }
-        self.lock = None;
+        if self.lock.take().is_some() {
+            self.store.unproven().fetch_sub(1, Ordering::SeqCst);
+        }
         self.store.freed().notify_waiters();
     }
 }
@@ -340,6 +363,10 @@ impl Admission for Leave {
                 store.put_in(db, key, "proven")
             })
         });
+    }
+
+    fn unproven(&self) -> bool {
+        self.lock.is_some()
     }
 
     fn refused(mut self: Box<Self>) {

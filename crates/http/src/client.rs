@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::{
     classify::{Refusal, classify, status_text},
-    leave::{Leave, Verdict, settle, verdict},
+    leave::{Leave, Verdict, settle, verdict, watched},
     ntlm::SignIn,
     oauth::{Token, Tokens},
     options::{Auth, HttpOptions},
@@ -105,8 +105,8 @@ impl Client {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Makes one try. Call it inside `ctx.call` or `ctx.stream`. Dropped before it returns, the connection is closed and the outcome of
-    /// an unproven credential is unknown.
+    /// Makes one try. Call it inside `ctx.call` or `ctx.stream`. Dropped before it returns, the connection is closed; for what only
+    /// reads and carries an unproven credential two seconds later, so that the outcome is known.
     ///
     /// # Errors
     /// Classified by what happened: Timeout (its message says which), Unavailable, RateLimited (can be retried), Auth (a refused credential, a
@@ -150,10 +150,11 @@ impl Client {
         for hops in 0..=REDIRECTS {
             let again = hop.body.again();
             let head = hop.method == Method::HEAD;
-            let answer = self.exchange(&mut hop, limits).await.map_err(|Failed { error, unsent }| {
-                // Where a redirect leads nobody may listen, but whoever gave it has been asked.
-                if unsent && hops == 0 { error.unsent() } else { error }
-            })?;
+            let answer =
+                self.exchange(&mut hop, limits, denied.is_some()).await.map_err(|Failed { error, unsent }| {
+                    // Where a redirect leads nobody may listen, but whoever gave it has been asked.
+                    if unsent && hops == 0 { error.unsent() } else { error }
+                })?;
             let status = answer.head.status;
             let taken = status.is_success() || accept_status.contains(&status);
             let decompress = decompress && !head;
@@ -187,13 +188,13 @@ impl Client {
         Err(Error::unavailable(format!("more than {REDIRECTS} redirects")).retry(Retry::Never))
     }
 
-    async fn exchange(&self, hop: &mut Hop, limits: Limits) -> Result<Answer, Failed> {
+    async fn exchange(&self, hop: &mut Hop, limits: Limits, denied: bool) -> Result<Answer, Failed> {
         let body = std::mem::take(&mut hop.body);
         match &self.inner.way {
             Way::Own(sign_in) => {
                 sign_in.exchange(&self.inner.ctx, &hop.method, &hop.url, &hop.headers, body, limits).await
             }
-            Way::Pooled(client) => self.exchange_pooled(client, hop, body, limits).await,
+            Way::Pooled(client) => self.exchange_pooled(client, hop, body, limits, denied).await,
         }
     }
 
@@ -203,6 +204,7 @@ impl Client {
         hop: &mut Hop,
         body: Body,
         limits: Limits,
+        denied: bool,
     ) -> Result<Answer, Failed> {
         let mut leave = match credential(&self.inner.options.auth) {
             Some((account, secret)) => Some(Leave::ask(&self.inner.ctx, &origin(&hop.url), &account, secret).await?),
@@ -242,7 +244,19 @@ impl Client {
         if let Some(leave) = &mut leave {
             leave.goes_out();
         }
-        match pooled::exchange(client, request, sent, limits).await {
+        let reads = matches!(hop.method, Method::GET | Method::HEAD);
+        // A 401 by another scheme's name says nothing about a credential of this one.
+        let denied = denied || token::wanted(&self.inner.options.auth).is_some();
+        let (outcome, leave) = match leave {
+            Some(leave) if reads && leave.unproven() => {
+                let client = client.clone();
+                let exchange = async move { pooled::exchange(&client, request, sent, limits).await };
+                let (outcome, leave) = watched(exchange, leave, denied).await;
+                (outcome, Some(leave))
+            }
+            leave => (pooled::exchange(client, request, sent, limits).await, leave),
+        };
+        match outcome {
             Ok((head, wire)) => Ok(Answer { head, wire, leave }),
             Err(Failed { error, unsent }) => {
                 if unsent {

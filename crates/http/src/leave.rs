@@ -1,7 +1,15 @@
 //! The leave to send a credential, and what is said about it afterwards.
 
-use http::StatusCode;
+use std::time::Duration;
+
+use http::{StatusCode, response::Parts};
+use tokio::sync::oneshot;
 use towpath_core::{Context, Error, Result, Retry, Secret, context::Admission};
+
+use crate::pooled::Failed;
+
+/// How long an answer is waited for that nobody wants any more, for what it says about a credential.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// The leave to send a credential once. Dropped before [`goes_out`](Leave::goes_out), the credential counts as not sent; dropped
 /// after it without a verdict, its outcome is unknown.
@@ -39,6 +47,11 @@ impl Leave {
         self.out = true;
     }
 
+    /// Whether nothing is known of the credential yet.
+    pub fn unproven(&self) -> bool {
+        self.admission.as_ref().is_some_and(|admission| admission.unproven())
+    }
+
     pub fn settle(mut self, verdict: Verdict) {
         let Some(admission) = self.admission.take() else { return };
         match verdict {
@@ -57,6 +70,54 @@ impl Drop for Leave {
         {
             admission.unsent();
         }
+    }
+}
+
+/// Waits for the head of an answer to an unproven credential. If the call is given up meanwhile (this is dropped), the answer is waited for
+/// a [`MOMENT`] longer all the same: without it the credential would be in doubt, and the next run held up.
+///
+/// For requests that only read: one that writes must not go on when it was given up.
+pub(crate) async fn watched<T: Send + 'static>(
+    exchange: impl Future<Output = Result<(Parts, T), Failed>> + Send + 'static,
+    leave: Leave,
+    denied: bool,
+) -> (Result<(Parts, T), Failed>, Leave) {
+    let (mut answer, wanted) = oneshot::channel();
+    tokio::spawn(async move {
+        let mut exchange = std::pin::pin!(exchange);
+        let given_up = async {
+            answer.closed().await;
+            tokio::time::sleep(MOMENT).await;
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = &mut exchange => outcome,
+            // The leave is dropped: nobody knows.
+            () = given_up => return,
+        };
+        if let Err((outcome, leave)) = answer.send((outcome, leave)) {
+            let verdict = match &outcome {
+                Ok((head, _)) => unread(head.status, denied),
+                Err(Failed { unsent: true, .. }) => Verdict::Unsent,
+                Err(_) => Verdict::Unknown,
+            };
+            leave.settle(verdict);
+        }
+    });
+    match wanted.await {
+        Ok(seen) => seen,
+        Err(_) => (Err(Error::internal("a request was lost").into()), Leave { admission: None, out: true }),
+    }
+}
+
+/// What a status says whose answer nobody reads.
+fn unread(status: StatusCode, denied: bool) -> Verdict {
+    match status {
+        // Only its text says whether it is the credential.
+        StatusCode::UNAUTHORIZED if denied => Verdict::Unknown,
+        StatusCode::UNAUTHORIZED => Verdict::Refused,
+        status if status.is_redirection() || status == StatusCode::FORBIDDEN => Verdict::Proven,
+        status => verdict(status),
     }
 }
 

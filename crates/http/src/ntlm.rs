@@ -19,7 +19,7 @@ use url::Url;
 use crate::{
     client::Answer,
     connection::{Connection, Connector, Keep, Shelf},
-    leave::{Leave, Verdict},
+    leave::{Leave, Verdict, watched},
     options::{Auth, HttpOptions},
     pooled::Failed,
     request::Body,
@@ -90,7 +90,7 @@ impl SignIn {
             None => body,
             Some(again) => match self.shelf.take(&server) {
                 None => body,
-                Some(connection) => match self.send(connection, &asked, again, None).await {
+                Some(connection) => match Self::send(connection, &asked, again, None).await {
                     // Not signed in any longer; one handshake is allowed.
                     Ok((head, ..)) if head.status == StatusCode::UNAUTHORIZED => body,
                     Ok((head, incoming, connection)) => {
@@ -121,7 +121,7 @@ impl SignIn {
         let first = handshake.next(None)?;
         let first = self.carried(&first, self.scheme == Scheme::Negotiate)?;
         let (head, incoming, connection) =
-            self.send(connection, asked, Body::Empty, Some(first)).await.map_err(|failed| failed.error)?;
+            Self::send(connection, asked, Body::Empty, Some(first)).await.map_err(|failed| failed.error)?;
         if head.status != StatusCode::UNAUTHORIZED {
             // No sign-in is wanted here.
             let whole = matches!(body, Body::Empty);
@@ -130,7 +130,7 @@ impl SignIn {
             }
             let connection = self.rest(&head, incoming, connection, limits).await?;
             let (head, incoming, connection) =
-                self.send(connection, asked, body, None).await.map_err(|failed| failed.error)?;
+                Self::send(connection, asked, body, None).await.map_err(|failed| failed.error)?;
             return Ok(self.answer(head, incoming, connection, server, limits, None));
         }
         let Some(challenge) = token::challenge(&head.headers, self.scheme.name())? else {
@@ -155,7 +155,20 @@ impl SignIn {
             false => self.header(&third)?,
         };
         leave.goes_out();
-        match self.send(connection, asked, body, Some(third)).await {
+        let (outcome, leave) = if matches!(*asked.method, Method::GET | Method::HEAD) && leave.unproven() {
+            let (method, url, headers) = (asked.method.clone(), asked.url.clone(), asked.headers.clone());
+            let exchange = async move {
+                let asked = Asked { method: &method, url: &url, headers: &headers, limits };
+                let (head, incoming, connection) = Self::send(connection, &asked, body, Some(third)).await?;
+                Ok((head, (incoming, connection)))
+            };
+            // The text of a 401 says whether it is the password; so without it nothing does.
+            let (outcome, leave) = watched(exchange, leave, true).await;
+            (outcome.map(|(head, (incoming, connection))| (head, incoming, connection)), leave)
+        } else {
+            (Self::send(connection, asked, body, Some(third)).await, leave)
+        };
+        match outcome {
             Ok((head, incoming, connection)) => {
                 Ok(self.answer(head, incoming, connection, server, limits, Some(leave)))
             }
@@ -167,7 +180,6 @@ impl SignIn {
     }
 
     async fn send(
-        &self,
         mut connection: Connection,
         asked: &Asked<'_>,
         body: Body,

@@ -67,6 +67,8 @@ struct Inner {
     freed: Notify,
     /// Counts sign-ins that were refused through this store: what tells a missing right from a wrong password.
     refusals: AtomicU64,
+    /// Counts unproven credentials that are on their way through this store.
+    unproven: AtomicU64,
     /// A second connection, for what must survive a killed process and need not survive a power cut. Opened by the first who needs it;
     /// a store in memory has only one.
     quick: OnceLock<Mutex<Connection>>,
@@ -137,7 +139,8 @@ impl StateStore {
         migrations::apply(&mut db, at)?;
         let (held, freed) = (Arc::default(), Notify::new());
         let (refusals, quick, budgets) = (AtomicU64::new(0), OnceLock::new(), Mutex::default());
-        let inner = Inner { dir, db: Mutex::new(db), clock, held, freed, refusals, quick, budgets };
+        let unproven = AtomicU64::new(0);
+        let inner = Inner { dir, db: Mutex::new(db), clock, held, freed, refusals, unproven, quick, budgets };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -162,6 +165,10 @@ impl StateStore {
 
     pub(crate) fn note_refusal(&self) {
         self.inner.refusals.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn unproven(&self) -> &AtomicU64 {
+        &self.inner.unproven
     }
 
     fn db(&self) -> MutexGuard<'_, Connection> {

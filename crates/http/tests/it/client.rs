@@ -256,3 +256,44 @@ async fn some_urls_are_not_asked() {
         assert!(error.kind() == ErrorKind::Config && !error.to_string().contains("hunter2"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_request_that_is_given_up_shows_what_its_credential_is_worth() {
+    use std::time::Duration;
+    let key = || Auth::ApiKey { header: Some("X-Api-Key".to_owned()), query: None, value: secret("k&y") };
+    type Make = fn(Url) -> Request;
+    let get: Make = Request::get;
+    let told: Make = |url| Request::get(url).denied(|_| true);
+    let post: Make = |url| Request::post(url, "{}");
+    for (what, auth, make, status, took, said) in [
+        ("taken", basic(), get, 200, 300, "proven"),
+        ("a key that is taken", key(), get, 404, 300, "proven"),
+        ("a key that is refused", key(), get, 401, 300, "refused"),
+        ("the text would say it", key(), told, 401, 300, "unknown"),
+        ("it may be that another scheme is wanted", basic(), get, 401, 300, "unknown"),
+        ("no answer within the moment", basic(), get, 200, 60_000, "unknown"),
+        ("what writes is not gone on with", basic(), post, 200, 300, "unknown"),
+    ] {
+        let server = MockServer::start().await;
+        always(&server, ResponseTemplate::new(status).set_delay(Duration::from_millis(took))).await;
+        let memory = Memory::default();
+        let client = client(auth, &memory);
+        let asked = client.send(make(url(&server, "/")));
+        let until_it_is_out = async {
+            while server.received_requests().await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            answer = asked => panic!("{what}: {answer:?}"),
+            () = until_it_is_out => {}
+        }
+        let until_it_is_said = async {
+            while memory.said().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), until_it_is_said).await.unwrap();
+        assert_eq!(memory.said(), [said], "{what}");
+    }
+}

@@ -61,6 +61,9 @@ impl Admission for Noted {
     fn unsent(mut self: Box<Self>) {
         self.say("unsent");
     }
+    fn unproven(&self) -> bool {
+        !self.memory.said().contains(&"proven")
+    }
 }
 
 impl Drop for Noted {
