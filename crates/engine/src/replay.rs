@@ -8,6 +8,7 @@
 //! What is superseded is left out (see `supersede`); what is refused again is a dead letter again, in the replay's own folder, and is
 //! found there by the next replay.
 
+mod discard;
 mod source;
 mod standings;
 
@@ -25,7 +26,10 @@ use tokio_util::sync::CancellationToken;
 use towpath_core::{Error, Known, Name, PipelineSpec, Result, WriteMode, pipeline::Role};
 
 use self::source::LetterSource;
-pub use self::standings::Standings;
+pub use self::{
+    discard::{DiscardFilter, DiscardReport},
+    standings::Standings,
+};
 use crate::{
     Progress, RunReport,
     dead_letters::{self, Entry, Row},
@@ -148,8 +152,13 @@ impl Engine {
         let mut report =
             ReplayReport { pipeline: graph.name.clone(), sinks: BTreeMap::new(), before_sinks: 0, not_settled: 0 };
         let is_sink = |name: &Name| graph.sinks.iter().any(|node| node.name == *name);
-        report.not_settled = dead_letters::each_sealed(&main, |_, _, entry| {
-            report.before_sinks += u64::from(!is_sink(&entry.component));
+        report.not_settled = dead_letters::each_sealed(&main, |file, at, entry| {
+            let letter = LetterId { folder: 0, file, at };
+            if !is_sink(&entry.component)
+                && !self.store.is_discarded(&graph.name, &entry.component, letter, &entry.run)?
+            {
+                report.before_sinks += 1;
+            }
             Ok(())
         })?;
         let order = graph.commit_order()?.into_iter().flatten();
@@ -245,7 +254,10 @@ impl Engine {
                 let letter = LetterId { folder: folder as u8, file, at };
                 let asked = entry.component == node.name
                     && filter.reason.as_ref().is_none_or(|text| entry.reason.contains(&**text));
-                if !asked || self.store.is_replayed(&graph.name, &node.name, letter)? {
+                if !asked
+                    || self.store.is_replayed(&graph.name, &node.name, letter)?
+                    || self.store.is_discarded(&graph.name, &node.name, letter, &entry.run)?
+                {
                     return Ok(());
                 }
                 match judge.letter(&entry)? {
@@ -286,7 +298,7 @@ impl Engine {
         })
     }
 
-    /// A run may have come between: what it has superseded leaves the selection.
+    /// A run may have come between: what it has superseded leaves the selection, and so does what somebody has put away.
     async fn look_again(&self, graph: &Graph, node: &Node<dyn towpath_core::Sink>, folders: &Folders) -> Result<()> {
         let Some(schema) = self.store.schema(&graph.name, &node.name)? else { return Ok(()) };
         let judge = self.judge(graph, node, schema).await?;
@@ -295,9 +307,10 @@ impl Engine {
             let letters = self.store.selected(&graph.name, &node.name, at, AT_ONCE)?;
             let Some((last, _)) = letters.last().copied() else { return Ok(()) };
             for (place, id) in letters {
-                let judged = judge.letter(&letter(&folders.0, id)?)?;
+                let entry = letter(&folders.0, id)?;
+                let discarded = self.store.is_discarded(&graph.name, &node.name, id, &entry.run)?;
                 // They are counted where the next selection is made.
-                if !matches!(judged, Judged::Open(_)) {
+                if discarded || !matches!(judge.letter(&entry)?, Judged::Open(_)) {
                     self.store.unselect(&graph.name, &node.name, place)?;
                 }
             }

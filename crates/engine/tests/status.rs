@@ -131,7 +131,7 @@ fn what_an_older_program_knew_of_runs_is_taken_over() {
     drop(StateStore::open(dir.path()).unwrap());
     let db = rusqlite::Connection::open(dir.path().join("state.db")).unwrap();
     db.execute_batch(
-        r#"DROP TABLE outcomes; DROP TABLE served; DROP TABLE budgets; DROP TABLE budget_requests; DROP TABLE tokens; DROP TABLE superseded; DROP TABLE replaying; DROP TABLE replays; DROP TABLE replayed; ALTER TABLE breakers DROP COLUMN first; PRAGMA user_version = 2;
+        r#"DROP TABLE outcomes; DROP TABLE served; DROP TABLE budgets; DROP TABLE budget_requests; DROP TABLE tokens; DROP TABLE superseded; DROP TABLE replaying; DROP TABLE replays; DROP TABLE replayed; DROP TABLE discarded; ALTER TABLE breakers DROP COLUMN first; PRAGMA user_version = 2;
         INSERT INTO runs (pipeline, id, run, begun, ended, status, summary) VALUES
         ('p', 'r1', '{}', '2026-01-01T00:00:00Z', '2026-01-01T00:01:00Z', 'completed', '{"status":"completed"}'),
         ('p', 'r2', '{}', '2026-01-02T00:00:00Z', '2026-01-02T00:01:00Z', 'failed', '{"status":"failed","error":"it was full"}'),

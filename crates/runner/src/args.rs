@@ -123,7 +123,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: State,
     },
-    /// List, show or send again rows that were rejected
+    /// List, show, send again or put away rows that were rejected
     Dlq {
         #[command(subcommand)]
         command: Dlq,
@@ -172,6 +172,9 @@ pub(crate) enum Dlq {
     List {
         /// The pipeline file
         file: PathBuf,
+        /// Only where something is left to be done: not what was all sent again, superseded or discarded
+        #[arg(long)]
+        open: bool,
     },
     /// Show rejected rows with their reasons and how they stand, the newest first
     Show {
@@ -200,6 +203,23 @@ pub(crate) enum Dlq {
         /// Only rows in whose reason this text stands
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+    },
+    /// Put rejected rows away: nothing is to become of them
+    ///
+    /// Nothing is deleted: they stay in their files and are listed as discarded; `replay` leaves them out. Those that are done already
+    /// stay as they are.
+    Discard {
+        /// The pipeline file
+        file: PathBuf,
+        /// Only rows that this source, transform or sink has rejected
+        #[arg(long, value_name = "NAME")]
+        component: Option<String>,
+        /// Only rows in whose reason this text stands
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// Only those of this run
+        #[arg(long, value_name = "ID")]
+        run: Option<String>,
     },
 }
 

@@ -9,7 +9,7 @@ use shell::{Program, Shell};
 #[test]
 fn help() {
     let shell = Shell::new(Program::Towpath);
-    let commands: [&[&str]; 15] = [
+    let commands: [&[&str]; 17] = [
         &[],
         &["run"],
         &["serve"],
@@ -25,6 +25,8 @@ fn help() {
         &["dlq"],
         &["dlq", "list"],
         &["dlq", "show"],
+        &["dlq", "replay"],
+        &["dlq", "discard"],
     ];
     let all: String = commands
         .iter()

@@ -104,6 +104,47 @@ fn of_one_key_the_newest_letter_counts() {
     }
 }
 
+/// Put away: nothing is deleted, nothing is sent, nothing is left to be done.
+#[test]
+fn letters_are_put_away() {
+    let place = Place::new();
+    let refuse = "CREATE TRIGGER few BEFORE INSERT ON t WHEN NEW.qty < 1 BEGIN SELECT RAISE(ABORT, 'too few'); END";
+    database(&place, &format!("CREATE TABLE t (id INTEGER PRIMARY KEY, qty INTEGER); {refuse}"));
+    place.write("p.yaml", PIPELINE);
+    place.write("p.csv", "id,qty\n1,0\n2,0\n3,1\nx,1\n");
+    place.run("p.yaml").expect(0);
+    let files = place.letters("p");
+    let letters = |args: &[&str]| place.towpath(&[&["dlq"], args].concat()).expect(0).out;
+    // Another run's, another reason's, another's: none of them.
+    for filter in [["--run", "r0"], ["--reason", "too many"], ["--component", "nobody"]] {
+        let out = letters(&[&["discard", "p.yaml"][..], &filter].concat());
+        assert_eq!(out, "no dead letters to discard\n", "{filter:?}");
+    }
+    assert_eq!(
+        letters(&["discard", "p.yaml", "--component", "file"]),
+        "1 row discarded: they stay in their files, and are not sent again\n"
+    );
+    let (all, open) = (letters(&["list", "p.yaml"]), letters(&["list", "p.yaml", "--open"]));
+    assert!(all.contains("is not an int64") && all.contains("\n1 row discarded: not sent again\n"), "{all}");
+    assert!(!open.contains("is not an int64") && open.contains("too few"), "{open}");
+    let discarded: Value = serde_json::from_str(&letters(&["discard", "p.yaml", "--json", "--reason", "too"])).unwrap();
+    assert_eq!(discarded, serde_json::json!({ "pipeline": "p", "discarded": 2, "not_settled": 0 }));
+    let open = letters(&["list", "p.yaml", "--open"]);
+    assert!(open.starts_with("nothing is left to be done about the dead letters in "), "{open}");
+    assert_eq!(letters(&["show", "p.yaml"]).matches("[discarded]").count(), 3);
+    // The cause is gone, and what was put away is not sent all the same; what comes later stands for itself.
+    database(&place, "DROP TRIGGER few");
+    let replayed = letters(&["replay", "p.yaml"]);
+    assert_eq!(replayed, "no dead letters to send again\n");
+    assert_eq!(place.rows("out.db", "SELECT id, qty FROM t"), ["3|1"]);
+    assert_eq!(place.letters("p"), files);
+    // Somebody removes the files: those that begin anew are none of those that were put away.
+    std::fs::remove_dir_all(place.path("state/dead_letters/p")).unwrap();
+    place.write("p.csv", "id,qty\ny,1\n");
+    place.run("p.yaml").expect(0);
+    assert!(letters(&["list", "p.yaml", "--open"]).contains("'y' is not an int64"));
+}
+
 /// What is wrong with the pipeline now does not keep its dead letters from being looked at.
 #[test]
 fn letters_of_a_pipeline_that_is_wrong_are_shown() {

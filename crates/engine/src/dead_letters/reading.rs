@@ -114,6 +114,13 @@ impl Listing {
     }
 }
 
+impl Listing {
+    /// Leaves only the groups in which there is something left to be done.
+    pub fn retain_open(&mut self) {
+        self.groups.retain(|group| !group.standings.keys().all(|standing| standing.is_done()));
+    }
+}
+
 /// What is in a folder, without how the entries stand.
 pub fn list(dir: &Path) -> Result<Listing> {
     let mut listing = Listing::default();

@@ -14,6 +14,8 @@ pub enum Standing {
     Replayed,
     /// Newer data has come since, so that it is not sent again.
     Superseded,
+    /// Somebody has put it away (`towpath dlq discard`), so that it is not sent again.
+    Discarded,
     /// Its columns are not those of its sink (any more), so that it cannot be sent again.
     OtherColumns,
     /// Nothing sends it again: a source or a transform has refused it, which reads it again when the cause is mended; or a sink that replaces its table,
@@ -25,6 +27,13 @@ pub enum Standing {
     Unknown,
 }
 
+impl Standing {
+    /// Whether nothing is left to be done about it.
+    pub fn is_done(self) -> bool {
+        matches!(self, Self::Replayed | Self::Superseded | Self::Discarded)
+    }
+}
+
 /// For people.
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,6 +41,7 @@ impl fmt::Display for Standing {
             Self::Open => "open",
             Self::Replayed => "sent again",
             Self::Superseded => "superseded",
+            Self::Discarded => "discarded",
             Self::OtherColumns => "other columns",
             Self::Kept => "kept",
             Self::RunOpen => "run not ended",

@@ -15,7 +15,7 @@ use crate::{
 /// Judges dead letters of one pipeline.
 pub struct Standings {
     store: StateStore,
-    pipeline: Name,
+    pub(super) pipeline: Name,
     /// `None`: nobody knows the columns of the sink.
     sinks: BTreeMap<Name, Option<Judge>>,
 }
@@ -51,14 +51,22 @@ impl Engine {
     }
 }
 
+/// The letter whose line is there.
+pub(super) fn place(folder: Option<&Name>, line: &Line) -> LetterId {
+    LetterId { folder: u8::from(folder.is_some()), file: line.file, at: line.at }
+}
+
 impl Standings {
     /// How a letter stands. `folder`: the sink whose letters were refused again there; `None`: it is the pipeline's own.
     ///
     /// # Errors
     /// The state cannot be read.
     pub fn of(&self, folder: Option<&Name>, line: &Line, entry: &Entry) -> Result<Standing> {
+        let letter = place(folder, line);
+        if self.store.is_discarded(&self.pipeline, &entry.component, letter, &entry.run)? {
+            return Ok(Standing::Discarded);
+        }
         let Some(judge) = self.sinks.get(&entry.component) else { return Ok(Standing::Kept) };
-        let letter = LetterId { folder: u8::from(folder.is_some()), file: line.file, at: line.at };
         if self.store.is_replayed(&self.pipeline, &entry.component, letter)? {
             return Ok(Standing::Replayed);
         }

@@ -1,5 +1,7 @@
 //! What is remembered of dead letters beside their files: which are superseded, which are being sent again, which were.
 
+use std::sync::Arc;
+
 use rusqlite::{OptionalExtension, params};
 use towpath_core::{Name, Result};
 
@@ -97,6 +99,37 @@ impl StateStore {
                 "SELECT 1 FROM replayed WHERE pipeline = ?1 AND sink = ?2 AND folder = ?3 AND file = ?4 AND at = ?5",
             )?
             .exists(params![&**pipeline, &**sink, letter.folder, signed(letter.file), signed(letter.at)])
+        })
+    }
+
+    /// Remembers letters as put away: each with who refused it, and the run.
+    pub(crate) fn discard(&self, pipeline: &Name, letters: &[(Name, LetterId, Arc<str>)]) -> Result<()> {
+        self.write(|db| {
+            for (component, LetterId { folder, file, at }, run) in letters {
+                db.prepare_cached(
+                    "INSERT OR IGNORE INTO discarded (pipeline, component, folder, file, at, run) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute(params![&**pipeline, &**component, folder, signed(*file), signed(*at), &**run])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether a letter was put away.
+    pub(crate) fn is_discarded(&self, pipeline: &Name, component: &Name, letter: LetterId, run: &str) -> Result<bool> {
+        self.read(|db| {
+            db.prepare_cached(
+                "SELECT 1 FROM discarded
+                 WHERE pipeline = ?1 AND component = ?2 AND folder = ?3 AND file = ?4 AND at = ?5 AND run = ?6",
+            )?
+            .exists(params![
+                &**pipeline,
+                &**component,
+                letter.folder,
+                signed(letter.file),
+                signed(letter.at),
+                run
+            ])
         })
     }
 

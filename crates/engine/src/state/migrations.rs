@@ -111,6 +111,13 @@ const VERSIONS: &[&str] = &[
     -- When the first failure in a row was, by the clock of the row's boot.
     ALTER TABLE breakers ADD COLUMN first INTEGER;
     ",
+    "
+    -- Dead letters that somebody has put away, by the place of their lines. With the run: files may be removed by hand, and begin anew.
+    CREATE TABLE discarded (
+        pipeline TEXT NOT NULL, component TEXT NOT NULL, folder INTEGER NOT NULL, file INTEGER NOT NULL, at INTEGER NOT NULL,
+        run TEXT NOT NULL, PRIMARY KEY (pipeline, component, folder, file, at, run)
+    ) STRICT;
+    ",
 ];
 
 /// Brings the file to this program's version, in one transaction.

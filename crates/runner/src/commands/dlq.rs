@@ -8,7 +8,7 @@ use towpath_core::{Name, PipelineSpec};
 use towpath_engine::{
     Engine, ReplayReport, RunOptions,
     dead_letters::{self, Entry, Group, Line, Standing, Where},
-    replay::{ReplayFilter, Standings},
+    replay::{DiscardFilter, ReplayFilter, Standings},
 };
 
 use super::{
@@ -24,9 +24,12 @@ use crate::{
 
 pub(crate) fn dlq(global: &Global, command: Dlq) -> Outcome {
     match command {
-        Dlq::List { file } => list(global, &file),
+        Dlq::List { file, open } => list(global, &file, open),
         Dlq::Show { file, rows, run, oldest } => show(global, &file, rows, run.as_deref(), oldest),
         Dlq::Replay { file, component, reason } => replay(global, &file, ReplayFilter { component, reason }),
+        Dlq::Discard { file, component, reason, run } => {
+            discard(global, &file, &DiscardFilter { component, reason, run })
+        }
     }
 }
 
@@ -53,7 +56,7 @@ impl Told {
     }
 }
 
-fn list(global: &Global, file: &Path) -> Outcome {
+fn list(global: &Global, file: &Path, open: bool) -> Outcome {
     let spec = load(global, file, Severity::Warning)?.spec;
     let engine = engine(global)?;
     let folder = engine.dead_letters_of(&spec);
@@ -64,12 +67,16 @@ fn list(global: &Global, file: &Path) -> Outcome {
     }
     // Those that were refused again stand with their kind, whatever folder they are in.
     listing.groups.sort_by(|one, other| one.run.cmp(&other.run));
+    if open {
+        listing.retain_open();
+    }
     if global.json {
         output::json(&listing, false)?;
         return Ok(0);
     }
     if listing.groups.is_empty() {
-        output::out(&format!("no dead letters in {}", folder.display()));
+        let what = if open { "nothing is left to be done about the dead letters" } else { "no dead letters" };
+        output::out(&format!("{what} in {}", folder.display()));
         return Ok(0);
     }
     let headings =
@@ -87,6 +94,7 @@ fn list(global: &Global, file: &Path) -> Outcome {
     }
     for (standing, why) in [
         (Standing::Kept, "not sent again: mend the cause, and the source, transform or sink reads or writes anew"),
+        (Standing::Discarded, "discarded: not sent again"),
         (Standing::OtherColumns, "not sent again: the columns are not those of the sink (any more)"),
         (Standing::RunOpen, "of a run that has not ended: run the pipeline first"),
     ] {
@@ -211,6 +219,29 @@ fn replay(global: &Global, file: &Path, filter: ReplayFilter) -> Outcome {
         output::out(&replayed(&report, file));
     }
     Ok(report.exit_code())
+}
+
+fn discard(global: &Global, file: &Path, filter: &DiscardFilter) -> Outcome {
+    let spec = load(global, file, Severity::Warning)?.spec;
+    let runtime = runtime(global)?;
+    let engine = engine(global)?;
+    let report = runtime.block_on(engine.discard(&spec, filter));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    let report = report?;
+    if global.json {
+        output::json(&report, true)?;
+        return Ok(0);
+    }
+    let rows = |number: u64| output::number(number as usize, "row");
+    let mut text = match report.discarded {
+        0 => "no dead letters to discard\n".to_owned(),
+        some => format!("{} discarded: they stay in their files, and are not sent again\n", rows(some)),
+    };
+    if report.not_settled > 0 {
+        text.push_str(&format!("{} of a run that has not ended: run the pipeline first\n", rows(report.not_settled)));
+    }
+    output::out(&text);
+    Ok(0)
 }
 
 /// What came of sending dead letters again, for people.
