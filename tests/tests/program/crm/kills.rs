@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use towpath_testkit::pipedrive::{PipedriveOptions, Plan};
+use towpath_testkit::pipedrive::{Fault, On, PipedriveOptions, Plan};
 
 use super::*;
 
@@ -99,4 +99,25 @@ fn a_day_with_changes() {
         company.crm.log().clear();
         company
     });
+}
+
+/// An interrupt meets the very first call with a key: its answer is waited for, and the next run goes on as if nothing had been.
+#[test]
+fn an_interrupt_leaves_no_key_in_doubt() {
+    let company = Company::unpaced(Shop::of(5, 5));
+    let (log, faults) = (company.crm.log(), company.crm.faults());
+    faults.add(On::any(), 0..1, Fault::Slow(Duration::from_secs(1)));
+    let running = company.place.start(&["run", FILE, "--json"]);
+    until("the key is on its way", || company.place.towpath(&["state", "show", "--json"]).out.contains("\"trying\""));
+    // The second one gives up what is under way.
+    running.signal("INT");
+    until("it has heard", || running.said().contains("once more ends it"));
+    running.signal("INT");
+    let ran = running.end();
+    assert!(!ran.was_killed() && !ran.out.contains("\"completed\""), "{ran:#?}");
+    let shown = company.place.towpath(&["state", "show", "--json"]).out;
+    assert!(shown.contains("\"proven\"") && !shown.contains("\"unknown\""), "{shown}");
+    company.run(&[]).expect(0);
+    assert_eq!(log.answered(401), 0);
+    company.check();
 }
