@@ -183,18 +183,22 @@ impl StateStore {
         })
     }
 
-    /// Of the letters of one key only the newest stays in the selection. Returns how many were left out.
+    /// Of the letters of one key only the newest stays in the selection; the others are done for good, or the next replay would put them
+    /// in its place. Returns how many were left out.
     pub(crate) fn select_newest(&self, pipeline: &Name, sink: &Name) -> Result<u64> {
+        const OLDER: &str = "pipeline = ?1 AND sink = ?2 AND key IS NOT NULL AND place NOT IN (
+            SELECT place FROM (
+                SELECT place, row_number() OVER (
+                    PARTITION BY key ORDER BY epoch DESC, folder DESC, file DESC, at DESC
+                ) AS nth FROM replaying WHERE pipeline = ?1 AND sink = ?2 AND key IS NOT NULL
+            ) WHERE nth = 1)";
         self.write(|db| {
-            let doubled = db.execute(
-                "DELETE FROM replaying WHERE pipeline = ?1 AND sink = ?2 AND key IS NOT NULL AND place NOT IN (
-                    SELECT place FROM (
-                        SELECT place, row_number() OVER (
-                            PARTITION BY key ORDER BY epoch DESC, folder DESC, file DESC, at DESC
-                        ) AS nth FROM replaying WHERE pipeline = ?1 AND sink = ?2 AND key IS NOT NULL
-                    ) WHERE nth = 1)",
-                [&**pipeline, &**sink],
-            )?;
+            let done = format!(
+                "INSERT OR IGNORE INTO replayed (pipeline, sink, folder, file, at)
+                 SELECT pipeline, sink, folder, file, at FROM replaying WHERE {OLDER}"
+            );
+            db.execute(&done, [&**pipeline, &**sink])?;
+            let doubled = db.execute(&format!("DELETE FROM replaying WHERE {OLDER}"), [&**pipeline, &**sink])?;
             Ok(doubled as u64)
         })
     }
