@@ -41,7 +41,7 @@ fn every_pipeline_in_config_plans() {
         let asks = ["csv_to_pipedrive", "db_to_db", "production_report"].contains(&name);
         assert_eq!(plan.code, Some(i32::from(asks)), "{file}: {}", plan.all());
         assert_eq!(plan.err.contains("\nerror: "), asks, "{file}: {}", plan.err);
-        assert_seen!(name, plan.out.replace(&format!("{}/", root.display()), ""));
+        assert_seen!(name, without_tries(&plan.out.replace(&format!("{}/", root.display()), "")));
     }
     // Without variables a plan says what is missing, and asks nobody.
     let missing = [("production_report", "SSRS_PASSWORD MSSQL_URL"), ("db_to_db", "SOURCE_URL MSSQL_URL")];
@@ -55,4 +55,19 @@ fn every_pipeline_in_config_plans() {
         }
         assert!(plan.out.contains("a variable that is not set, so the server is not asked"), "{}", plan.all());
     }
+}
+
+/// Whether a server that is away is still tried or already left alone goes by the jitter of the tries before; what is in its way does not.
+fn without_tries(plan: &str) -> String {
+    let mut lines: Vec<String> = plan.lines().map(str::to_owned).collect();
+    for line in &mut lines {
+        let tried = [" (4 tries): ", " has failed "].iter().any(|words| line.contains(words));
+        let away = tried && line.contains("http://127.0.0.1");
+        if let (true, Some(at)) = (away, line.find("/crm/").into_iter().chain(line.find("not known: ")).min()) {
+            assert!(line.contains("Connection refused"), "{line}");
+            let place = line[at..].find(": ").map_or(line.len(), |end| at + end);
+            line.replace_range(place.., ": [nobody answers]");
+        }
+    }
+    lines.join("\n")
 }
