@@ -6,8 +6,8 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use towpath_core::{
-    Checkpoint, Context, Effect, Error, ErrorKind, Held, Known, Name, Result, Run, Sink, SinkPlan, WriteMode, Wrote,
-    sink::Guarantee,
+    Checkpoint, Context, Effect, Error, ErrorKind, Held, KeySpec, Known, Name, Result, Run, Sink, SinkPlan, WriteMode,
+    Wrote, sink::Guarantee,
 };
 
 use crate::{
@@ -151,6 +151,14 @@ fn fails(ctx: &Context, what: &str, error: Error) -> String {
 
 #[async_trait]
 impl Sink for MssqlSink {
+    fn key_columns(&self) -> Option<Vec<String>> {
+        match &self.options.key {
+            Some(KeySpec::Columns(names)) => Some(names.clone()),
+            // Of one hash no row replaces another.
+            Some(KeySpec::RowHash(_)) | None => None,
+        }
+    }
+
     async fn plan(&mut self, ctx: &Context, schema: &Known) -> Result<SinkPlan> {
         let mode = self.options.write;
         Ok(SinkPlan {

@@ -7,8 +7,8 @@ use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags};
 use towpath_core::{
-    Call, Checkpoint, Context, Effect, Error, Held, Known, Name, Original, Result, Run, Sink, SinkPlan, WriteMode,
-    Wrote, sink::Guarantee,
+    Call, Checkpoint, Context, Effect, Error, Held, KeySpec, Known, Name, Original, Result, Run, Sink, SinkPlan,
+    WriteMode, Wrote, sink::Guarantee,
 };
 
 use crate::{
@@ -117,6 +117,14 @@ impl Open {
 
 #[async_trait]
 impl Sink for SqliteSink {
+    fn key_columns(&self) -> Option<Vec<String>> {
+        match &self.options.key {
+            Some(KeySpec::Columns(names)) => Some(names.clone()),
+            // Of one hash no row replaces another.
+            Some(KeySpec::RowHash(_)) | None => None,
+        }
+    }
+
     async fn plan(&mut self, _: &Context, schema: &Known) -> Result<SinkPlan> {
         let mode = self.options.write;
         Ok(SinkPlan {

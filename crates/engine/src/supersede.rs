@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
+use arrow_schema::FieldRef;
 use sha2::{Digest as _, Sha256};
 use towpath_core::{Error, Name, Original, Reject, Result, Run};
 
@@ -26,7 +27,10 @@ pub(crate) fn keys(columns: &[String], rows: &RecordBatch) -> Result<Vec<KeyHash
     let options = FormatOptions::default();
     let broken = |error| Error::internal("a key cannot be read").because(error);
     let columns = columns.iter().map(|name| {
-        let column = rows.column_by_name(name);
+        // A target may write a name with other capitals.
+        let alike = |field: &FieldRef| field.name().to_lowercase() == name.to_lowercase();
+        let place = || rows.schema_ref().fields().iter().position(alike);
+        let column = rows.column_by_name(name).or_else(|| place().map(|at| rows.column(at)));
         column.ok_or_else(|| Error::config(format!("the key column '{name}' is not among the sink's columns")))
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;

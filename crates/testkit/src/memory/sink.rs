@@ -281,6 +281,13 @@ impl MemorySink {
 
 #[async_trait]
 impl Sink for MemorySink {
+    fn key_columns(&self) -> Option<Vec<String>> {
+        match &self.key {
+            Key::Columns(columns) => Some(columns.clone()),
+            _ => None,
+        }
+    }
+
     async fn plan(&mut self, ctx: &Context, schema: &Known) -> Result<SinkPlan> {
         self.target.faults.strike(Point::Plan).await?;
         if let (Key::Columns(columns), Some(schema)) = (&self.key, schema.schema())

@@ -281,6 +281,10 @@ impl Sink for Broken {
         })
     }
 
+    fn key_columns(&self) -> Option<Vec<String>> {
+        self.inner.key_columns()
+    }
+
     async fn schema(&mut self, schema: &SchemaRef) -> Result<Option<String>> {
         if self.defect == NeedsItsColumns {
             schema.field_with_name("id").unwrap();

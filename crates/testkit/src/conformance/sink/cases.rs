@@ -72,6 +72,9 @@ async fn plan_is_true(world: &World<'_>) -> Check {
     let (mode, mut sink, ctx) = (world.mode(), world.sink(), world.context());
     let plan = sink.plan(&ctx.for_plan(), &Known::Now(rows::schema())).await.during("plan")?;
     ensure(plan.mode == mode, || format!("the plan says {:?}", plan.mode))?;
+    ensure(mode != WriteMode::Upsert || sink.key_columns().is_some(), || {
+        "without its key columns any later row supersedes every dead letter".to_owned()
+    })?;
     let held = sink.open(&ctx, &run_named("r1")).await.during("open")?;
     sink.close().await.during("close")?;
     let by_engine = world.quirks.by_engine.is_some();
