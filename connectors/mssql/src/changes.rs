@@ -189,6 +189,14 @@ fn missing(options: &SinkOptions, table: &Table, incoming: &Schema) -> Result<Ve
         return Ok(missing);
     }
     let names = missing.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    // Of what is not the table's at all nothing is to be added to it.
+    let comes =
+        |name: &String| incoming.fields().iter().any(|field| field.name().to_lowercase() == name.to_lowercase());
+    let key_is_missing = !options.by_hash() && !options.key_columns().iter().all(comes);
+    if missing.len() == incoming.fields().len() || key_is_missing {
+        return Err(mismatch(format!("the rows are not those of table {}: they have the columns {names}", table.name))
+            .hint("see whether it is the right file or table, and its delimiter, header and `columns`"));
+    }
     let lacking = mismatch(format!("table {} has no column {names}", table.name));
     if options.by_hash() && table.has_rows {
         // The rows that are there would have other hashes with it, and come in again.

@@ -14,7 +14,7 @@ use deadpool::managed::{self, Metrics, Object, QueueMode, RecycleError, RecycleR
 use tiberius::{AuthMethod, BulkLoadRequest, EncryptionLevel, Row, SqlBulkCopyOption, ToSql};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
-use towpath_core::{Call, Context, Effect, Error, ErrorKind, Result, Retry};
+use towpath_core::{Call, Context, Effect, Error, ErrorKind, Result};
 
 use crate::{
     config::Encrypt,
@@ -192,10 +192,8 @@ impl managed::Manager for Manager {
     async fn create(&self) -> Result<Session> {
         let (server, user, password) = (self.login.origin(), &self.login.user, &self.login.password);
         if self.ctx.planning() && self.login.has_unset() {
-            return Err(Error::unavailable(
-                "the connection has a variable that is not set, so the server is not asked",
-            )
-            .retry(Retry::Never));
+            // No failure of the server.
+            return Err(Error::config("the connection has a variable that is not set, so the server is not asked"));
         }
         let admission = self.ctx.credentials().admit(&server, user, password).await?;
         let at = (self.login.at.host.clone(), self.login.at.port);

@@ -85,7 +85,8 @@ impl Source for MssqlSource {
                 Known::Now(selection.schema)
             }
             Err(error)
-                if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::RateLimited) =>
+                if self.origin.login.has_unset()
+                    || matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::RateLimited) =>
             {
                 notes.push(format!("the columns are not known: {error}"));
                 Known::No

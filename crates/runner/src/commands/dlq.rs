@@ -93,7 +93,10 @@ fn list(global: &Global, file: &Path, open: bool) -> Outcome {
         ));
     }
     for (standing, why) in [
-        (Standing::Kept, "not sent again: mend the cause, and the source, transform or sink reads or writes anew"),
+        (
+            Standing::Kept,
+            "not sent again: mend the cause, then `towpath run --full` if their source does not give them anew",
+        ),
         (Standing::Discarded, "discarded: not sent again"),
         (Standing::OtherColumns, "not sent again: the columns are not those of the sink (any more)"),
         (Standing::RunOpen, "of a run that has not ended: run the pipeline first"),
@@ -272,7 +275,7 @@ fn replayed(report: &ReplayReport, file: &Path) -> String {
     if report.before_sinks > 0 {
         let rows = row(report.before_sinks);
         text.push_str(&format!(
-            "{rows} never came as far as a sink: mend the cause, and the source or transform reads them again\n"
+            "{rows} never came as far as a sink: mend the cause, then `towpath run --full` if their source does not give them anew\n"
         ));
     }
     if report.not_settled > 0 {
