@@ -98,8 +98,8 @@ fn coverage() -> Fallible {
         .collect();
     let packages = ["--package", "towpath-core", "--package", "towpath-engine"];
     let users = ["--package", "towpath", "--package", "towpath-tests"];
-    // A killed process writes down nothing.
-    let skipped = ["--", "--skip", "kills::"];
+    // A killed process writes down nothing; and what is drawn at random reaches, in minutes, what is reached anyway.
+    let skipped = ["--", "--skip", "kills::", "--skip", "crm::any"];
     cmd::run(&mut within(&[&["test", "--quiet"][..], &packages, &users, &skipped].concat(), &environment))?;
     let others = "crates/(config|http|formats|testkit|transforms|runner)/|connectors/|/tests/|xtask/";
     let report = ["llvm-cov", "report", "--ignore-filename-regex", others, "--fail-under-lines", "90"];
