@@ -179,7 +179,7 @@ impl Error {
         self.0.outcome_unknown = !self.0.unsent;
         self
     }
-    /// Nothing of the call went out (no connection could be made), so it had no effect: whatever it is, it can be sent again.
+    /// Nothing of the call went out (no connection could be made, a credential was held back), so it had no effect: whatever it is, it can be sent again.
     #[must_use]
     pub fn unsent(mut self) -> Self {
         self.0.unsent = true;

@@ -19,7 +19,6 @@ use tracing::Instrument as _;
 use crate::{
     breaker::Breaker,
     budget::{Entry, Purse},
-    credentials,
     diff::Watch,
     guard::{Gate, LeaseId, Passage},
     progress::{Calls, ComponentProgress, UnderWay},
@@ -189,13 +188,10 @@ impl CallDoor {
             self.counted.pulse.in_call(Some(call.what.clone()));
             tries.add(1);
             let (sent, under_way) = (Instant::now(), UnderWay::new(&self.counted));
-            let attempt = within(deadline, call.effect, attempt()).instrument(span.clone());
-            let (outcome, held_back) = credentials::noticing(attempt).await;
+            let outcome = within(deadline, call.effect, attempt()).instrument(span.clone()).await;
             answering_ms.add(since(sent));
             match (paid, &call.price) {
-                (Some(entry), Some(Price { budget, tokens }))
-                    if held_back || outcome.as_ref().is_err_and(Error::is_unsent) =>
-                {
+                (Some(entry), Some(Price { budget, tokens })) if outcome.as_ref().is_err_and(Error::is_unsent) => {
                     note(self.store.unsent(budget, *tokens, entry));
                 }
                 (Some(entry), Some(Price { budget, tokens })) => {

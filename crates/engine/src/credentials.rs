@@ -18,7 +18,7 @@
 //! kept as it is, in the store's file, which is its owner's only. Whoever reads or renews one holds a lock that a dead process does not
 //! keep: one exchange at a time, over all processes.
 
-use std::{cell::Cell, sync::atomic::Ordering, time::Duration};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use async_trait::async_trait;
 use hmac::{Hmac, KeyInit, Mac};
@@ -196,39 +196,16 @@ impl StateStore {
     }
 }
 
-tokio::task_local! {
-    /// Whether the try in hand was held back: then nothing of it went over the wire.
-    static HELD_BACK: Cell<bool>;
-}
-
-/// Makes a try, and tells whether a credential held it back.
-pub(crate) async fn noticing<T>(attempt: impl Future<Output = T>) -> (T, bool) {
-    HELD_BACK
-        .scope(Cell::new(false), async {
-            let outcome = attempt.await;
-            (outcome, HELD_BACK.with(Cell::get))
-        })
-        .await
-}
-
-/// The last word counts: a try may need a token first, which is asked for with a credential of its own.
-fn note_held_back(held_back: bool) {
-    // Outside a try, nobody asks.
-    let _ = HELD_BACK.try_with(|cell| cell.set(held_back));
-}
-
 #[async_trait]
 impl Credentials for StateStore {
     async fn admit(&self, server: &str, account: &str, secret: &Secret) -> Result<Box<dyn Admission>> {
-        // Until it is let go: one that waits is not sent either.
-        note_held_back(true);
         let key = self.key(server, account, secret)?;
         loop {
             // Told before looking, or what changes in between would be missed.
             let freed = self.freed().notified();
-            match self.decide(&key)? {
+            // Held back, nothing of the call goes out.
+            match self.decide(&key).map_err(Error::unsent)? {
                 Decision::Go(lock) => {
-                    note_held_back(false);
                     if lock.is_some() {
                         self.unproven().fetch_add(1, Ordering::SeqCst);
                     }
