@@ -36,17 +36,18 @@ pub(crate) fn keys(columns: &[String], rows: &RecordBatch) -> Result<Vec<KeyHash
     let columns = columns.collect::<Result<Vec<_>>>()?;
     let formatters = columns.iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options).map_err(broken));
     let formatters = formatters.collect::<Result<Vec<_>>>()?;
-    let mut keys = Vec::with_capacity(rows.num_rows());
+    let (mut keys, mut text) = (Vec::with_capacity(rows.num_rows()), String::new());
     for row in 0..rows.num_rows() {
         let mut hash = Sha256::new();
         for (column, formatter) in columns.iter().zip(&formatters) {
             if column.is_null(row) {
                 hash.update([0]);
             } else {
-                let text = formatter.value(row).try_to_string().map_err(broken)?;
+                text.clear();
+                formatter.value(row).write(&mut text).map_err(broken)?;
                 hash.update([1]);
                 hash.update((text.len() as u64).to_le_bytes());
-                hash.update(text);
+                hash.update(&text);
             }
         }
         let mut key = KeyHash::default();
